@@ -1,0 +1,153 @@
+"""What an agent works on: the event, what started the workflow, and the artifacts it may open."""
+
+from collections.abc import Mapping
+from contextvars import ContextVar
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any, Protocol
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.core.errors import ArtifactError
+
+
+class ArtifactReference(BaseModel):
+    """Where an artifact's bytes are, and what they must hash to.
+
+    Contents never ride inside results: they are records of an artifacts topic, and this points at the first.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str = Field(min_length=1, max_length=200)
+    sha256: str = Field(pattern="^[0-9a-f]{64}$")
+    size: int = Field(ge=0, description="bytes")
+    topic: str
+    partition: int = Field(ge=0)
+    offset: int = Field(ge=0, description="offset of the first chunk")
+    media_type: str = "application/octet-stream"
+
+
+class RepositoryReference(BaseModel):
+    """The repository a task is about: by URL and commit, or attached as the artifact `repository`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    commit: str = Field(pattern="^[0-9a-f]{40}([0-9a-f]{24})?$")
+    url: str | None = Field(default=None, description="none: the bundle is attached as an artifact")
+    name: str = Field(default="", description="for people, e.g. the folder's name")
+
+
+class Root(BaseModel):
+    """The task event a workflow began with; every result carries it to all that follow."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    agent: str = Field(description="the agent the task was for")
+    id: str = Field(description="ce_id of the task event")
+    input: Any = Field(default=None, description="the task's input, if it has at most 64 KiB")
+    input_omitted: bool = Field(default=False, description="the input was larger than that")
+    repository: RepositoryReference | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One record an agent was given.
+
+    Attributes:
+        topic: Kafka topic it came from.
+        partition: Its partition.
+        offset: Its offset.
+        key: The record's key as it is, `None` without one.
+        headers: The record's headers as they are, in order; names may repeat.
+        payload: The decoded JSON value.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    key: bytes | None
+    headers: tuple[tuple[str, bytes], ...]
+    payload: Any
+
+
+class ArtifactStore(Protocol):
+    """Reads artifacts; the transport gives one to each task."""
+
+    async def read(self, reference: ArtifactReference) -> bytes:
+        """Give the artifact's bytes.
+
+        Raises:
+            ArtifactError: If it is gone, incomplete or does not match its digest.
+        """
+
+
+@dataclass(slots=True)
+class Usage:
+    """What the model calls of one run took; tokens as the provider counts them."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """The work of one run.
+
+    Attributes:
+        id: Identity of the event that caused the run (of the last one, for a join).
+        agent: Name of the agent that runs.
+        run_id: Names the run; the same after a restart. Hexadecimal SHA-256.
+        workflow_id: Correlation id: all events of one workflow share it.
+        input: What `execute` gets.
+        root: The task event the workflow began with.
+        events: The events this run answers: one, or one per joined agent.
+        artifacts: Own and inherited artifacts by name.
+        deadline: Absolute time after which the work is worthless, or none.
+        usage: Adds up what the run's model calls took.
+    """
+
+    id: str
+    agent: str
+    run_id: str
+    workflow_id: str
+    input: Any
+    root: Root
+    events: tuple[Event, ...]
+    artifacts: Mapping[str, ArtifactReference]
+    deadline: datetime | None
+    store: ArtifactStore
+    usage: Usage = field(default_factory=Usage)
+
+    async def artifact(self, name: str) -> bytes:
+        """Read one of `artifacts`.
+
+        Raises:
+            ArtifactError: If there is none of that name, or it cannot be read whole.
+        """
+        reference = self.artifacts.get(name)
+        if reference is None:
+            have = ", ".join(sorted(self.artifacts)) or "none"
+            raise ArtifactError(f"no artifact named {name!r} came with this task; it has: {have}")
+        return await self.store.read(reference)
+
+
+_current: ContextVar[Task] = ContextVar("callboard_current_task")
+
+
+def current_task() -> Task:
+    """Give the task that the calling `execute` works on.
+
+    Raises:
+        LookupError: Outside of a run.
+    """
+    try:
+        return _current.get()
+    except LookupError:
+        raise LookupError("current_task() works only inside an agent's execute") from None
+
+
+def set_current_task(task: Task) -> None:
+    """Make `task` the current one in the calling context; the runtime does this before `execute`."""
+    _current.set(task)

@@ -1,0 +1,1 @@
+"""The only code that touches the Kafka clients; everything else speaks of events."""
