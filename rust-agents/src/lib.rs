@@ -1,0 +1,76 @@
+//! This crate exists so that one agent's scheduling policy is one deterministic, testable machine.
+//!
+//! It never does I/O, never reads a clock, never starts a thread or a task, and never sees a
+//! payload: records are tokens the caller chose, and time is an argument. It depends on `std`.
+//!
+//! # Kinds of methods
+//!
+//! [`AgentRuntime`] has three kinds:
+//!
+//! - **Construction**: [`AgentRuntime::new`] checks its [`Limits`].
+//! - **The turn**: [`AgentRuntime::turn`] takes everything that happened since the last turn and
+//!   answers with everything to do now. It is the only method that changes anything.
+//! - **Getters**: [`AgentRuntime::in_flight`], [`queued`](AgentRuntime::queued),
+//!   [`running`](AgentRuntime::running), [`stats`](AgentRuntime::stats).
+//!
+//! # Call order
+//!
+//! Call `turn` whenever something happened, and at [`Turn::wake_at`] at the latest. Nothing else is
+//! ordered: reports about tokens the machine no longer knows are ignored, because a rebalance may
+//! have fenced them while the report was under way.
+//!
+//! The life of a record:
+//!
+//! ```text
+//! offered --+--> settled: stale | redelivered | fenced           (forget it)
+//!           +--> queued in its lane --> start --> executed --> acknowledged
+//!                     |                   |                        ^
+//!                     |                   +-- cancel (ends by `executed` all the same)
+//!                     +--> settled: expired (publish a failure) ---+
+//! held -----+--> settled: stale | redelivered | fenced
+//!           +--> waits for a run that covers it --> done when that run is acknowledged
+//! ```
+//!
+//! A slot is free when `executed` is reported. A lane moves on, and an offset is done, when
+//! `acknowledged` is reported.
+//!
+//! # Example
+//!
+//! ```
+//! use _rust::{AgentRuntime, Assigned, Input, Lane, Limits, Offer, Place};
+//!
+//! # fn main() -> Result<(), _rust::Misuse> {
+//! let limits = Limits { slots: 2, max_queued_records: 100, max_queued_bytes: 1 << 20, timeout_ms: None };
+//! let mut runtime = AgentRuntime::new(limits)?;
+//! let turn = runtime.turn(0, Input {
+//!     assigned: Some(vec![Assigned { partition: 0, epoch: 1, position: 40, adopt: false }]),
+//!     offered: vec![Offer {
+//!         token: 7,
+//!         place: Place { partition: 0, epoch: 1, offset: 40 },
+//!         lane: Some(Lane::of(b"customer-12")),
+//!         deadline: Some(5_000),
+//!         nbytes: 812,
+//!         covers: Box::default(),
+//!     }],
+//!     ..Input::default()
+//! })?;
+//! assert_eq!(turn.start, [7]);
+//! assert_eq!(turn.wake_at, Some(5_000));
+//!
+//! let turn = runtime.turn(120, Input { executed: vec![7], acknowledged: vec![7], ..Input::default() })?;
+//! assert_eq!(turn.commits, [(0, 41)]);
+//! # Ok(())
+//! # }
+//! ```
+#![forbid(unsafe_code)]
+
+mod agent_runtime;
+#[cfg(feature = "python")]
+mod python_bindings;
+
+pub use agent_runtime::admission::Limits;
+pub use agent_runtime::assignment::Assigned;
+pub use agent_runtime::lanes::Lane;
+pub use agent_runtime::misuse::Misuse;
+pub use agent_runtime::turn::{Hold, Input, Offer, Place, Reason, Turn};
+pub use agent_runtime::{AgentRuntime, Stats};
