@@ -1,0 +1,1 @@
+"""The ordering core of a small shop."""
