@@ -124,3 +124,15 @@ class LLMUnavailableError(LLMError):
     def __init__(self, message: str, *, retryable: bool) -> None:
         super().__init__(message)
         self.retryable = retryable
+
+
+def all_errors() -> tuple[type[AgentError], ...]:
+    """Give every class of the tree above, for those who count or document them."""
+    found: list[type[AgentError]] = []
+    ahead = [AgentError]
+    while ahead:
+        kind = ahead.pop()
+        for child in kind.__subclasses__():
+            found.append(child)
+            ahead.append(child)
+    return tuple(found)

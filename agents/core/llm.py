@@ -82,8 +82,8 @@ def chosen_backend(configured: str | None = None) -> Backend:
             f"{CHOICE}={choice!r} is unknown; choose one of: {', '.join(get_args(Backend))}"
         )
     raise ConfigurationError(
-        "no language model is chosen: set ANTHROPIC_API_KEY (or ANTHROPIC_BASE_URL for a server that speaks its"
-        f" API), or {CHOICE}=off (`--llm off`) to run without one; agents then give evidence without judgement"
+        "no language model is chosen: set ANTHROPIC_API_KEY (or ANTHROPIC_BASE_URL for a server of your own),"
+        f" or {CHOICE}=off (`--llm off`) to run without one: agents then give evidence without judgement"
     )
 
 

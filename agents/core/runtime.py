@@ -1,0 +1,297 @@
+"""Drives the Rust machine from asyncio: what it decides is done here, once per turn of the event loop.
+
+The machine decides what starts, is canceled, is committed and pauses; it holds only numbers. This side holds
+the work itself, one asyncio task per run and one timer. It never touches Kafka: the host does, as it is told.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Generic, Protocol, TypeVar
+
+from agents._rust import AgentRuntime, Turn
+
+W = TypeVar("W")
+R = TypeVar("R")
+
+EXPIRED = "expired"
+
+
+class Host(Protocol[W, R]):
+    """What the runtime needs from its surroundings."""
+
+    async def execute(self, work: W) -> R:
+        """Do the work; every failure but cancellation is a result."""
+
+    def expired(self, work: W) -> R:
+        """Give the result of work whose deadline passed, before it started or while it ran."""
+
+    def publish(self, done: Sequence[tuple[int, W, R]]) -> None:
+        """Begin to publish results; call `acknowledge` with each number once its result is durable."""
+
+    def commit(self, positions: Sequence[tuple[int, int]]) -> None:
+        """Commit the next offset to read, per partition number."""
+
+    def pause(self, partitions: Sequence[int]) -> None:
+        """Stop reading these partitions for a while."""
+
+    def resume(self, partitions: Sequence[int]) -> None:
+        """Read these partitions again."""
+
+    def forget(self, work: W) -> None:
+        """Drop work that is not this member's any more; it runs elsewhere, or has run."""
+
+
+@dataclass(frozen=True, slots=True)
+class Offer(Generic[W]):
+    """One record to run.
+
+    Attributes:
+        partition: Number of its partition.
+        epoch: The assignment it was read in.
+        offset: Its offset.
+        lane: Its key: one run at a time per key, in offset order; none: on its own.
+        deadline: Monotonic milliseconds after which it is not worth running.
+        size: Bytes it holds in memory.
+        work: What to hand to the host.
+        covers: Held work that is done when this is.
+    """
+
+    partition: int
+    epoch: int
+    offset: int
+    lane: bytes | None
+    deadline: int | None
+    size: int
+    work: W
+    covers: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """One partition this member owns from now on.
+
+    Attributes:
+        partition: Its number.
+        epoch: Counts assignments.
+        position: Offset that is read next.
+        adopt: It came straight back: what runs, goes on.
+    """
+
+    partition: int
+    epoch: int
+    position: int
+    adopt: bool
+
+
+class Runtime(Generic[W, R]):
+    """Runs offered work in lanes, bounded, and tells the host what is finished.
+
+    Args:
+        host: See `Host`.
+        slots: Runs at the same time.
+        timeout: Seconds one run may take, or none.
+        max_queued_records: Per partition, before it is paused.
+        max_queued_bytes: Per partition, before it is paused.
+        clock: Monotonic seconds.
+    """
+
+    def __init__(  # noqa: PLR0913 (limits are keyword-only and have defaults)
+        self,
+        host: Host[W, R],
+        *,
+        slots: int,
+        timeout: float | None = None,
+        max_queued_records: int = 2_000,
+        max_queued_bytes: int = 16 * 1024 * 1024,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._host = host
+        self._clock = clock
+        self._machine = AgentRuntime(
+            slots=slots,
+            max_queued_records=max_queued_records,
+            max_queued_bytes=max_queued_bytes,
+            timeout_ms=None if timeout is None else max(1, round(timeout * 1000)),
+        )
+        self._next_number = 1
+        self._work: dict[int, W] = {}
+        self._runs: dict[int, asyncio.Task[None]] = {}
+        self._results: dict[int, R] = {}
+        self._offered: list[tuple[int, int, int, int, bytes | None, int | None, int, tuple[int, ...]]] = []
+        self._held: list[tuple[int, int, int, int]] = []
+        self._executed: list[int] = []
+        self._acknowledged: list[int] = []
+        self._turn_is_due = False
+        self._timer: asyncio.TimerHandle | None = None
+        self._idle: asyncio.Event = asyncio.Event()
+        self.last_turn = clock()
+
+    def now(self) -> int:
+        """Give the machine's time: monotonic milliseconds."""
+        return int(self._clock() * 1000)
+
+    def offer(self, offers: Iterable[Offer[W]]) -> None:
+        """Take records to run."""
+        for offer in offers:
+            number = self._admit(offer.work)
+            self._offered.append(
+                (
+                    number,
+                    offer.partition,
+                    offer.epoch,
+                    offer.offset,
+                    offer.lane,
+                    offer.deadline,
+                    offer.size,
+                    offer.covers,
+                )
+            )
+        self._soon()
+
+    def hold(self, partition: int, epoch: int, offset: int, work: W) -> int:
+        """Take a record that waits for others; its offset stays uncommitted until an offer covers it.
+
+        Returns:
+            The number by which an `Offer` covers it.
+        """
+        number = self._admit(work)
+        self._held.append((number, partition, epoch, offset))
+        self._soon()
+        return number
+
+    def acknowledge(self, number: int) -> None:
+        """Take note that a result is durable: its lane moves on and its offset is done."""
+        self._work.pop(number, None)
+        self._acknowledged.append(number)
+        self._soon()
+
+    def revoke(self) -> None:
+        """Start nothing more; what runs, goes on, until `assign`."""
+        self._turn(revoked=True)
+
+    def assign(self, assignments: Sequence[Assignment]) -> None:
+        """Own exactly these partitions from now on."""
+        self._turn(assigned=[(a.partition, a.epoch, a.position, a.adopt) for a in assignments])
+
+    async def drain(self, seconds: float) -> bool:
+        """Wait until nothing is in flight, at most `seconds`; call `revoke` first.
+
+        Returns:
+            Whether everything ended and is acknowledged.
+        """
+        try:
+            async with asyncio.timeout(seconds):
+                while self._machine.in_flight():
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    async def close(self) -> None:
+        """Cancel what still runs; nothing of it is published."""
+        if self._timer is not None:
+            self._timer.cancel()
+        self.assign([])
+        runs = list(self._runs.values())
+        for run in runs:
+            run.cancel()
+        await asyncio.gather(*runs, return_exceptions=True)
+
+    def stats(self) -> dict[str, int]:
+        """Give the machine's counts, for metrics."""
+        return self._machine.stats()
+
+    def _admit(self, work: W) -> int:
+        number = self._next_number
+        self._next_number += 1
+        self._work[number] = work
+        return number
+
+    def _soon(self) -> None:
+        if not self._turn_is_due:
+            self._turn_is_due = True
+            asyncio.get_running_loop().call_soon(self._due)
+
+    def _due(self) -> None:
+        if self._turn_is_due:
+            self._turn()
+
+    def _turn(
+        self, *, revoked: bool = False, assigned: list[tuple[int, int, int, bool]] | None = None
+    ) -> None:
+        self._turn_is_due = False
+        self.last_turn = self._clock()
+        offered, self._offered = self._offered, []
+        held, self._held = self._held, []
+        executed, self._executed = self._executed, []
+        acknowledged, self._acknowledged = self._acknowledged, []
+        turn = self._machine.turn(
+            self.now(),
+            assigned=assigned,
+            revoked=revoked,
+            offered=offered,
+            held=held,
+            executed=executed,
+            acknowledged=acknowledged,
+        )
+        self._obey(turn, executed)
+
+    def _obey(self, turn: Turn, executed: list[int]) -> None:
+        self._publish(turn, executed)
+        if turn.commits:
+            self._host.commit(turn.commits)
+        loop = asyncio.get_running_loop()
+        for number in turn.start:
+            self._runs[number] = loop.create_task(self._run(number, self._work[number]))
+        for number in turn.cancel:
+            if (run := self._runs.get(number)) is not None:
+                run.cancel()
+        if turn.pause:
+            self._host.pause(turn.pause)
+        if turn.resume:
+            self._host.resume(turn.resume)
+        self._wake(loop, turn.wake_at)
+        if not self._idle.is_set() and not self._machine.in_flight():
+            self._idle.set()
+
+    def _publish(self, turn: Turn, executed: list[int]) -> None:
+        done: list[tuple[int, W, R]] = []
+        for number, reason in turn.settled:
+            if reason == EXPIRED:
+                work = self._work[number]
+                done.append((number, work, self._host.expired(work)))
+            else:
+                self._results.pop(number, None)
+                dropped = self._work.pop(number, None)
+                if dropped is not None:
+                    self._host.forget(dropped)
+        # Without a result here, it was fenced while it ran: settled above, and must not be seen.
+        done.extend(
+            (number, self._work[number], self._results.pop(number))
+            for number in executed
+            if number in self._results
+        )
+        if done:
+            self._host.publish(done)
+
+    def _wake(self, loop: asyncio.AbstractEventLoop, at: int | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if at is not None:
+            self._timer = loop.call_later(max(0.0, (at - self.now()) / 1000), self._turn)
+
+    async def _run(self, number: int, work: W) -> None:
+        try:
+            result = await self._host.execute(work)
+        except asyncio.CancelledError:
+            # The machine cancels for two reasons. Late: this result is published. Lost partition: the
+            # machine settles the number as fenced in the very turn that hears of it, and it is dropped.
+            result = self._host.expired(work)
+        del self._runs[number]
+        self._results[number] = result
+        self._executed.append(number)
+        self._soon()

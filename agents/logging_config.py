@@ -1,0 +1,65 @@
+"""Sets up structlog: readable lines on a terminal, JSON lines everywhere else, ids of the event on each.
+
+Logs go to stderr; stdout belongs to data. Payloads are never logged, they may hold anything.
+"""
+
+import logging
+import os
+import sys
+from typing import Any
+
+import structlog
+from structlog.typing import EventDict, Processor
+
+from agents.core.task import current_task
+
+# Their INFO lines tell of sockets and group joins; ours tell the same in our words.
+QUIET = ("aiokafka", "faststream", "asyncio", "httpx", "httpx2", "jgo", "uvicorn.access")
+
+
+def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> None:
+    """Send every log line of this process through structlog.
+
+    Args:
+        level: Lowest level to show, by name.
+        terminal: Readable lines instead of JSON; by default if stderr is a terminal.
+    """
+    if terminal is None:
+        terminal = sys.stderr.isatty()
+    shared: list[Processor] = [
+        structlog.contextvars.merge_contextvars,
+        _add_task,
+        structlog.stdlib.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    structlog.configure(
+        processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        cache_logger_on_first_use=True,
+    )
+    final: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    if terminal:
+        final.append(structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ))
+    else:
+        final += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final))
+    root = logging.getLogger()
+    root.handlers = [handler]
+    root.setLevel(level.upper())
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _add_task(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    # Read when a line is written instead of bound when an event comes: most events write none.
+    try:
+        task = current_task()
+    except LookupError:
+        return event
+    event.setdefault("agent", task.agent)
+    event.setdefault("workflow_id", task.workflow_id)
+    event.setdefault("event_id", task.id)
+    event.setdefault("run_id", task.run_id[:16])
+    return event

@@ -1,0 +1,89 @@
+"""Every metric, in one table: what a worker counts and what each number means.
+
+Labels are agents, topics and closed sets of words; never ids of workflows, events or users.
+"""
+
+from typing import Final, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+M = TypeVar("M", Counter, Gauge, Histogram)
+
+REGISTRY: Final = CollectorRegistry()
+
+# An agent's run takes from a millisecond (a rule) to many minutes (a model with tools).
+SECONDS: Final = (0.005, 0.02, 0.1, 0.5, 1, 2, 5, 10, 30, 60, 120, 300, 600, 1800)
+
+# name, kind, labels, help
+TABLE: Final = (
+    ("records", Counter, ("agent", "topic"), "Records read from Kafka."),
+    ("runs", Counter, ("agent", "status"), "Runs that ended, by the status of their result."),
+    ("errors", Counter, ("agent", "type"), "Failed results, by error type."),
+    ("skipped", Counter, ("agent", "reason"), "Records settled without a run, by reason."),
+    ("run_seconds", Histogram, ("agent",), "Time from a run's start to its encoded result."),
+    ("running", Gauge, ("agent",), "Runs that execute now."),
+    ("queued", Gauge, ("agent",), "Records read and not started yet."),
+    ("held", Gauge, ("agent",), "Records that wait for the other parts of a join."),
+    ("unacknowledged", Gauge, ("agent",), "Results on their way to Kafka."),
+    ("partitions", Gauge, ("agent",), "Partitions this worker owns."),
+    (
+        "lag",
+        Gauge,
+        ("agent", "topic"),
+        "Records that are not committed yet, in the partitions this worker owns.",
+    ),
+    ("rebalances", Counter, ("agent",), "Assignments received."),
+    ("publish_retries", Counter, ("agent",), "Publishes that failed and were tried again."),
+    ("llm_calls", Counter, ("agent",), "Questions put to a model."),
+    (
+        "llm_tokens",
+        Counter,
+        ("agent", "direction"),
+        "Tokens as the provider counts them; direction: input, output.",
+    ),
+)
+
+
+def _make(
+    name: str, kind: type[Counter | Gauge | Histogram], labels: tuple[str, ...], text: str
+) -> Counter | Gauge | Histogram:
+    if kind is Histogram:
+        return Histogram(f"callboard_{name}", text, labels, registry=REGISTRY, buckets=SECONDS)
+    return kind(f"callboard_{name}", text, labels, registry=REGISTRY)
+
+
+_metrics: Final = {name: _make(name, kind, labels, text) for name, kind, labels, text in TABLE}
+
+
+def counter(name: str, *labels: str) -> Counter:
+    """Give the counter of these label values; keep it, looking it up costs more than counting.
+
+    Raises:
+        TypeError: If the metric is no counter.
+    """
+    return _typed(name, Counter, labels)
+
+
+def gauge(name: str, *labels: str) -> Gauge:
+    """Give the gauge of these label values.
+
+    Raises:
+        TypeError: If the metric is no gauge.
+    """
+    return _typed(name, Gauge, labels)
+
+
+def histogram(name: str, *labels: str) -> Histogram:
+    """Give the histogram of these label values.
+
+    Raises:
+        TypeError: If the metric is no histogram.
+    """
+    return _typed(name, Histogram, labels)
+
+
+def _typed(name: str, kind: type[M], labels: tuple[str, ...]) -> M:
+    metric = _metrics[name]
+    if not isinstance(metric, kind):
+        raise TypeError(f"metric {name!r} is a {type(metric).__name__}, not a {kind.__name__}")
+    return metric.labels(*labels)

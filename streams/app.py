@@ -1,0 +1,222 @@
+"""The composition root: workflows in, a running application out. Nothing imports it but `streams` itself."""
+
+import asyncio
+import logging
+from collections.abc import Mapping
+from typing import Any
+
+import structlog
+from faststream.asgi import AsgiFastStream, AsgiResponse, get
+from faststream.kafka import KafkaBroker
+from prometheus_client import make_asgi_app
+
+from agents import metrics
+from agents.core.errors import ConfigurationError
+from agents.core.llm import chosen_backend
+from agents.core.workflow import Workflow
+from streams.artifacts import KafkaArtifacts
+from streams.kafka.admin import ensure_positions, ensure_topics
+from streams.kafka.private_access import producer_of
+from streams.kafka.publisher import PRODUCER_OPTIONS, Publisher
+from streams.kafka.reader import Reader
+from streams.kafka.subscriber import AgentSubscriber
+from streams.settings import Settings
+from streams.topics import Topics
+from streams.worker import AgentWorker
+
+log = structlog.stdlib.get_logger()
+
+
+class AgentApp(AsgiFastStream):
+    """Agents of one or more workflows as an ASGI FastStream application.
+
+    Serves `/healthz`, `/readyz`, `/metrics` and `/asyncapi`. `app.broker` is the FastStream broker: plain
+    `@app.broker.subscriber` handlers live beside the agents.
+
+    Args:
+        workflows: What the application does.
+        name: Part of every consumer group and run id; by default the only workflow's name.
+        settings: By default from `CALLBOARD_*`.
+
+    Raises:
+        ConfigurationError: If workflows share a name, no name is given for several, or no language model is
+            chosen.
+    """
+
+    def __init__(
+        self, *workflows: Workflow, name: str | None = None, settings: Settings | None = None
+    ) -> None:
+        self.workflows = _by_name(workflows)
+        if name is None and len(workflows) > 1:
+            raise ConfigurationError(
+                f"an application of several workflows ({', '.join(self.workflows)}) needs a name:"
+                " AgentApp(..., name='...')"
+            )
+        self.name = name or workflows[0].name
+        self.settings = settings or Settings()
+        self.topics = Topics(self.settings.topic_prefix)
+        servers = self.settings.servers
+        self.kafka = kafka = _Broker(servers, logger=logging.getLogger("faststream"), **PRODUCER_OPTIONS)
+        store = KafkaArtifacts(servers, [self.topics.artifacts(agent) for agent in self._agents()])
+        self._members: dict[str, tuple[AgentWorker, AgentSubscriber]] = {}
+        for agent_name, agent in self._agents().items():
+            worker = AgentWorker(
+                app=self.name,
+                agent=agent,
+                workflows=self.workflows,
+                topics=self.topics,
+                outcomes=self._read_outcomes,
+                store=store,
+                drain_seconds=self.settings.drain_seconds,
+            )
+            subscriber = AgentSubscriber(
+                kafka,
+                group=self.group(agent_name),
+                handler=worker,
+                drain_seconds=self.settings.drain_seconds,
+                session_timeout_ms=self.settings.session_timeout_ms,
+                **self._inputs(worker),
+            )
+            self._members[agent_name] = worker, subscriber
+        self._sampler: asyncio.Task[None] | None = None
+        super().__init__(
+            kafka,
+            logger=None,
+            asgi_routes=[
+                ("/healthz", _healthz),
+                ("/readyz", self._readyz_route()),
+                ("/metrics", make_asgi_app(metrics.REGISTRY)),
+            ],
+            asyncapi_path="/asyncapi",
+            on_startup=[self._prepare],
+            after_startup=[self._started],
+            on_shutdown=[self._stop],
+        )
+
+    def group(self, agent: str) -> str:
+        """Name an agent's consumer group."""
+        return f"{self.name}.{agent}"
+
+    def _agents(self) -> dict[str, Any]:
+        found: dict[str, Any] = {}
+        for workflow in self.workflows.values():
+            for name, step in workflow.steps.items():
+                if found.setdefault(name, step.agent) is not step.agent:
+                    raise ConfigurationError(
+                        f"two different agents of this application are named {name!r}; use one instance in"
+                        " both workflows, or another name: AgentConfig(name=...)"
+                    )
+        if not found:
+            raise ConfigurationError(f"workflow {next(iter(self.workflows))!r} has no steps")
+        return found
+
+    def _inputs(self, worker: AgentWorker) -> dict[str, list[str]]:
+        tasks = [self.topics.tasks(worker.agent.name)]
+        results = [self.topics.results(source) for source in worker.sources]
+        if self.settings.new_edge == "latest":
+            return {"topics": tasks, "late_topics": results}
+        return {"topics": tasks + results, "late_topics": []}
+
+    async def _prepare(self) -> None:
+        for agent in self._agents().values():
+            chosen_backend(agent.config.llm)
+        settings = self.settings
+        topics = [topic for agent in self._agents() for topic in self.topics.of(agent)]
+        partitions = await ensure_topics(
+            settings.servers, topics, partitions=settings.partitions, replication=settings.replication
+        )
+        await asyncio.gather(
+            *(
+                ensure_positions(
+                    settings.servers,
+                    self.group(name),
+                    inputs["topics"],
+                    inputs["late_topics"],
+                    partitions,
+                )
+                for name, (worker, _) in self._members.items()
+                for inputs in [self._inputs(worker)]
+            )
+        )
+        await self.kafka.connect()
+        publisher = Publisher(producer_of(self.kafka))
+        for worker, subscriber in self._members.values():
+            worker.join_group(publisher, subscriber)
+
+    async def _started(self) -> None:  # async: FastStream runs a plain function in another thread
+        self._sampler = asyncio.get_running_loop().create_task(self._sample())
+        log.info("ready", app=self.name, agents=list(self._members), servers=self.settings.servers)
+
+    async def _stop(self) -> None:
+        if self._sampler is not None:
+            self._sampler.cancel()
+        log.info("stopping: letting runs end", app=self.name, seconds=self.settings.drain_seconds)
+        await asyncio.gather(*(worker.stop() for worker, _ in self._members.values()))
+
+    async def _read_outcomes(self, topic: str, since: Mapping[int, int]) -> dict[int, set[str]]:
+        found: dict[int, set[str]] = {partition: set() for partition in since}
+        async with Reader(self.settings.servers) as reader:
+            starts = await reader.first_offsets_since({(topic, n): time for n, time in since.items()})
+            async for record in reader.read(starts):
+                identity = next((value for name, value in record.headers if name == "ce_id"), None)
+                if identity is not None:
+                    found[record.partition].add(identity.decode(errors="replace"))
+        return found
+
+    async def _sample(self) -> None:
+        while True:
+            for name, (worker, subscriber) in self._members.items():
+                stats = worker.runtime.stats()
+                metrics.gauge("running", name).set(stats["running"])
+                metrics.gauge("queued", name).set(stats["queued_records"])
+                metrics.gauge("held", name).set(stats["held"])
+                metrics.gauge("unacknowledged", name).set(stats["unacknowledged"])
+                metrics.gauge("partitions", name).set(subscriber.owned)
+                for topic, lag in subscriber.lag().items():
+                    metrics.gauge("lag", name, topic).set(lag)
+            await asyncio.sleep(1)
+
+    def _readyz_route(self) -> Any:
+        @get
+        async def readyz(_scope: Any) -> AsgiResponse:
+            """Say whether every agent owns partitions and reads them."""
+            waiting = [f"{name}: {why}" for name, why in self.not_ready().items()]
+            if waiting:
+                return AsgiResponse(("\n".join(waiting) + "\n").encode(), status_code=503)
+            return AsgiResponse(b"ready\n", status_code=200)
+
+        return readyz
+
+    def not_ready(self) -> Mapping[str, str]:
+        """Say which agents do not work, and why."""
+        found = {}
+        for name, (_, subscriber) in self._members.items():
+            if why := subscriber.not_ready():
+                found[name] = why
+        return found
+
+
+class _Broker(KafkaBroker):
+    """Starts its subscribers together: each waits for its group's first assignment, which takes seconds."""
+
+    async def start(self) -> None:
+        await self.connect()
+        await asyncio.gather(*(subscriber.start() for subscriber in self.subscribers))
+        self.running = True
+
+
+@get
+async def _healthz(_scope: Any) -> AsgiResponse:
+    """Say that the process answers."""
+    return AsgiResponse(b"ok\n", status_code=200)
+
+
+def _by_name(workflows: tuple[Workflow, ...]) -> dict[str, Workflow]:
+    if not workflows:
+        raise ConfigurationError("AgentApp needs at least one workflow: AgentApp(Workflow(...))")
+    found: dict[str, Workflow] = {}
+    for workflow in workflows:
+        if workflow.name in found:
+            raise ConfigurationError(f"two workflows of this application are named {workflow.name!r}")
+        found[workflow.name] = workflow
+    return found

@@ -1,0 +1,283 @@
+"""CloudEvents 1.0 over Kafka in binary mode: what the headers of an event say, and back.
+
+Our own binding, because the official SDK invents a missing id or time on read, which an audit cannot have; it
+is the oracle of our tests. Never looks into a record's value.
+"""
+
+import hashlib
+import os
+import time
+import uuid
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Protocol
+
+from agents.core.errors import InvalidInputError
+
+TASK = "callboard.task.v1"
+RESULT = "callboard.result.v1"
+# CloudEvents wants a URI in `dataschema`; the schema of that `$id` is in `schemas/`.
+SCHEMAS = {TASK: "urn:callboard:schema:task:v1", RESULT: "urn:callboard:schema:result:v1"}
+REQUIRED = ("ce_specversion", "ce_id", "ce_source", "ce_type")
+
+Headers = list[tuple[str, bytes]]
+
+
+class Record(Protocol):
+    """One Kafka record as it was read."""
+
+    @property
+    def topic(self) -> str: ...  # noqa: D102 (a record's parts are Kafka's words)
+    @property
+    def partition(self) -> int: ...  # noqa: D102 (as above)
+    @property
+    def offset(self) -> int: ...  # noqa: D102 (as above)
+    @property
+    def timestamp(self) -> int: ...  # noqa: D102 (as above)
+    @property
+    def key(self) -> bytes | None: ...  # noqa: D102 (as above)
+    @property
+    def value(self) -> bytes | None: ...  # noqa: D102 (as above)
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes]]: ...  # noqa: D102 (as above)
+
+
+class EnvelopeError(InvalidInputError):
+    """The headers of a record are not those of an event; the message names the header and the place."""
+
+    type = "invalid_event"
+
+
+@dataclass(frozen=True, slots=True)
+class Envelope:
+    """The headers of one event, decoded.
+
+    Attributes:
+        id: `ce_id`, or the record's place if it has no CloudEvents headers at all.
+        source: `ce_source`, or empty.
+        type: `ce_type`.
+        workflow_id: `ce_correlationid`.
+        workflow: `ce_workflow`, the declared workflow's name, or none.
+        round: `ce_pass`: the root event, or the last back edge's, so that joins never mix rounds.
+        status: `ce_status` on results.
+        deadline: `ce_deadline`.
+        hops: `ce_hops`: how many more agents may be gone through, or none for no limit.
+        llm: `ce_llm`: "off" once any agent upstream ran in evidence mode.
+        traceparent: W3C trace context.
+        tracestate: W3C trace state.
+    """
+
+    id: str
+    source: str
+    type: str
+    workflow_id: str
+    workflow: str | None = None
+    round: str | None = None
+    status: str | None = None
+    deadline: datetime | None = None
+    hops: int | None = None
+    llm: str | None = None
+    traceparent: str | None = None
+    tracestate: str | None = None
+
+
+def place(record: Record) -> str:
+    """Name where a record is: topic/partition/offset."""
+    return f"{record.topic}/{record.partition}/{record.offset}"
+
+
+def record_digest(record: Record) -> str:
+    """Hash a record's exact key, headers and value, each length-prefixed; hexadecimal SHA-256."""
+    digest = hashlib.sha256(b"callboard-record-v1")
+    parts = [record.key, record.value]
+    for name, value in record.headers:
+        parts += (name.encode(), value)
+    digest.update(
+        b"".join(
+            b"\xff\xff\xff\xff" if part is None else len(part).to_bytes(4, "big") + part for part in parts
+        )
+    )
+    return digest.hexdigest()
+
+
+def decode(record: Record) -> Envelope:
+    """Read the envelope of a record.
+
+    A record without any CloudEvents header is a plain task, as any Kafka client can publish one; its place is
+    its identity. With some of them, the required ones must all be there.
+
+    Raises:
+        EnvelopeError: If a header is missing, not UTF-8 or out of range.
+    """
+    raw: dict[str, bytes] = {}
+    for name, value in record.headers:
+        if name not in raw:
+            raw[name] = value
+    if not any(name.startswith("ce_") for name in raw):
+        here = place(record)
+        return Envelope(id=here, source="", type=TASK, workflow_id=here)
+    if missing := [name for name in REQUIRED if not raw.get(name)]:
+        present = sorted(name for name in raw if name.startswith("ce_"))
+        raise EnvelopeError(
+            f"{place(record)}: header {missing[0]} is missing while {present[0]} is present; an event has"
+            f" {', '.join(REQUIRED)}, a plain task none of them"
+        )
+    text = {}
+    for name, value in raw.items():
+        if name.startswith("ce_") or name in {"traceparent", "tracestate"}:
+            text[name] = _text(record, name, value)
+    if text["ce_specversion"] != "1.0":
+        raise EnvelopeError(
+            f"{place(record)}: header ce_specversion is {text['ce_specversion']!r}, this version reads 1.0"
+        )
+    return Envelope(
+        id=text["ce_id"],
+        source=text["ce_source"],
+        type=text["ce_type"],
+        workflow_id=text.get("ce_correlationid") or text["ce_id"],
+        workflow=text.get("ce_workflow"),
+        round=text.get("ce_pass"),
+        status=text.get("ce_status"),
+        deadline=_moment(record, text.get("ce_deadline")),
+        hops=_hops(record, text.get("ce_hops")),
+        llm=text.get("ce_llm"),
+        traceparent=text.get("traceparent"),
+        tracestate=text.get("tracestate"),
+    )
+
+
+def fallback(record: Record) -> Envelope:
+    """Give what can be said about a record whose envelope cannot be read, so that its failure is visible."""
+    known: dict[str, str] = {}
+    for name, value in record.headers:
+        if name in {"ce_id", "ce_source", "ce_correlationid", "ce_workflow", "ce_pass"} and value is not None:
+            known.setdefault(name, value.decode("utf-8", errors="replace"))
+    here = place(record)
+    return Envelope(
+        id=known.get("ce_id") or here,
+        source=known.get("ce_source", ""),
+        type="",
+        workflow_id=known.get("ce_correlationid") or known.get("ce_id") or here,
+        workflow=known.get("ce_workflow"),
+        round=known.get("ce_pass"),
+    )
+
+
+def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> Headers:
+    """Make the headers of an event that is about to be published.
+
+    Args:
+        envelope: What the event is.
+        causes: Identity and record digest of every event this one answers.
+    """
+    headers: Headers = [
+        ("ce_specversion", b"1.0"),
+        ("ce_id", envelope.id.encode()),
+        ("ce_source", envelope.source.encode()),
+        ("ce_type", envelope.type.encode()),
+        ("ce_time", now().encode()),
+        ("ce_dataschema", SCHEMAS[envelope.type].encode()),
+        ("content-type", b"application/json"),
+        ("ce_correlationid", envelope.workflow_id.encode()),
+    ]
+    if envelope.workflow is not None:
+        headers.append(("ce_workflow", envelope.workflow.encode()))
+    if envelope.round is not None:
+        headers.append(("ce_pass", envelope.round.encode()))
+    if causes:
+        headers.append(("ce_causationid", ",".join(cause for cause, _ in causes).encode()))
+        headers.append(("ce_causedigest", ",".join(digest for _, digest in causes).encode()))
+    if envelope.status is not None:
+        headers.append(("ce_status", envelope.status.encode()))
+    if envelope.deadline is not None:
+        headers.append(("ce_deadline", envelope.deadline.isoformat().encode()))
+    if envelope.hops is not None:
+        headers.append(("ce_hops", str(envelope.hops).encode()))
+    if envelope.llm is not None:
+        headers.append(("ce_llm", envelope.llm.encode()))
+    if envelope.traceparent is not None:
+        headers.append(("traceparent", envelope.traceparent.encode()))
+    if envelope.tracestate is not None:
+        headers.append(("tracestate", envelope.tracestate.encode()))
+    return headers
+
+
+def now() -> str:
+    """Give the present time as CloudEvents wants it: RFC 3339, UTC."""
+    return datetime.now(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def task_id() -> str:
+    """Make a UUIDv7 (RFC 9562): it begins with the time in milliseconds, so ids sort by age."""
+    value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | (0x7 << 76)
+    value = value & ~(0x3 << 62) | (0x2 << 62)
+    return str(uuid.UUID(int=value))
+
+
+def task_time(identity: str) -> int | None:
+    """Read the milliseconds since 1970 out of a UUIDv7; none for any other identity."""
+    try:
+        parsed = uuid.UUID(identity)
+    except ValueError:
+        return None
+    return parsed.int >> 80 if parsed.version == 7 else None  # noqa: PLR2004 (the version asked for)
+
+
+def run_id(app: str, agent: str, *identity: str) -> str:
+    """Name a run: SHA-256 over app, agent and what it answers, length-prefixed; the same after a restart."""
+    digest = hashlib.sha256(b"callboard-run-v1")
+    for part in (app, agent, *identity):
+        data = part.encode()
+        digest.update(len(data).to_bytes(4, "big") + data)
+    return digest.hexdigest()
+
+
+def result_id(run: str, outcome: int = 1) -> str:
+    """Name a run's result: a UUIDv8 (RFC 9562) of its hash, so a repeated publish has the same id."""
+    value = int.from_bytes(hashlib.sha256(f"{run}/{outcome}".encode()).digest()[:16], "big")
+    value = value & ~(0xF << 76) | (0x8 << 76)
+    value = value & ~(0x3 << 62) | (0x2 << 62)
+    return f"{(text := f'{value:032x}')[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+def next_traceparent(current: str | None, run: str) -> str:
+    """Continue a W3C trace with the run as its span, or begin one."""
+    if current is not None:
+        parts = current.split("-")
+        if len(parts) == 4 and len(parts[1]) == 32:  # noqa: PLR2004 (version-trace-span-flags)
+            return f"00-{parts[1]}-{run[:16]}-{parts[3]}"
+    return f"00-{run[16:48]}-{run[:16]}-01"
+
+
+def _text(record: Record, name: str, value: bytes | None) -> str:
+    try:
+        return (value or b"").decode()
+    except UnicodeDecodeError:
+        raise EnvelopeError(
+            f"{place(record)}: header {name} is not UTF-8 text: {(value or b'')[:40]!r}"
+        ) from None
+
+
+def _moment(record: Record, text: str | None) -> datetime | None:
+    if text is None:
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        moment = None
+    if moment is None or moment.tzinfo is None:
+        raise EnvelopeError(
+            f"{place(record)}: header ce_deadline is {text!r}, which is no time with a zone like"
+            " 2026-01-31T12:00:00Z"
+        )
+    return moment
+
+
+def _hops(record: Record, text: str | None) -> int | None:
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 5):  # noqa: PLR2004 (up to 9,999 hops)
+        raise EnvelopeError(f"{place(record)}: header ce_hops is {text!r}, which is no number from 0 to 9999")
+    return int(text)

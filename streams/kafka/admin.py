@@ -1,0 +1,167 @@
+"""Topics and positions have to be there before anyone reads: this makes them, and checks what it finds."""
+
+from collections.abc import Sequence
+
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.errors import (
+    GroupCoordinatorNotAvailableError,
+    IllegalGenerationError,
+    KafkaConnectionError,
+    RebalanceInProgressError,
+    TopicAlreadyExistsError,
+    UnknownMemberIdError,
+    for_code,
+)
+
+from agents.core.errors import ConfigurationError
+from streams.topics import MAX_RECORD_BYTES
+
+# Headers and framing come on top of a record's value.
+TOPIC_CONFIG = {"max.message.bytes": str(MAX_RECORD_BYTES + 64 * 1024), "retention.ms": "-1"}
+
+
+class BrokerUnreachableError(ConfigurationError):
+    """No Kafka broker answers at the configured address."""
+
+    type = "broker_unreachable"
+
+
+def unreachable(servers: str) -> BrokerUnreachableError:
+    """Say that nobody answers, and what to do."""
+    return BrokerUnreachableError(
+        f"no Kafka broker answers at {servers}; start the local one with `callboard up`, or set"
+        " CALLBOARD_BOOTSTRAP_SERVERS to yours"
+    )
+
+
+async def partition_counts(servers: str) -> dict[str, int]:
+    """Give every topic of the cluster with its number of partitions.
+
+    Raises:
+        BrokerUnreachableError: If nobody answers.
+    """
+    admin = await _connect(servers)
+    try:
+        return {
+            topic["topic"]: len(topic["partitions"])
+            for topic in await admin.describe_topics()
+            if not topic["is_internal"]
+        }
+    finally:
+        await admin.close()
+
+
+async def ensure_topics(servers: str, topics: Sequence[str], *, partitions: int, replication: int) -> int:
+    """Create the topics that are missing, all with the same number of partitions.
+
+    Args:
+        servers: Bootstrap servers.
+        topics: All topics of one application.
+        partitions: How many partitions new topics get, if none of the application's exists yet.
+        replication: Their replication factor.
+
+    Returns:
+        The number of partitions of each of them.
+
+    Raises:
+        BrokerUnreachableError: If nobody answers.
+        ConfigurationError: If they differ in their number of partitions, or one cannot be created.
+    """
+    existing = await partition_counts(servers)
+    counts = {topic: existing[topic] for topic in topics if topic in existing}
+    wanted = max(counts.values(), default=partitions)
+    if uneven := {topic: count for topic, count in counts.items() if count != wanted}:
+        commands = "; ".join(
+            f"kafka-topics.sh --bootstrap-server {servers} --alter --topic {topic} --partitions {wanted}"
+            for topic in uneven
+        )
+        raise ConfigurationError(
+            f"all topics of an application need the same number of partitions, because results keep their"
+            f" task's partition number; the largest here has {wanted}, but"
+            f" {', '.join(f'{topic} has {count}' for topic, count in sorted(uneven.items()))}. With every"
+            f" worker stopped and every task finished, run: {commands}"
+        )
+    missing = [topic for topic in topics if topic not in counts]
+    if missing:
+        await _create(servers, missing, partitions=wanted, replication=replication)
+    return wanted
+
+
+async def ensure_positions(
+    servers: str, group: str, beginnings: Sequence[str], endings: Sequence[str], partitions: int
+) -> None:
+    """Commit a position for every partition the group has none for, so that nobody has to guess later.
+
+    Only an empty group takes a commit from outside. If it has members, they own the partitions and position
+    them themselves when they are assigned (`AgentSubscriber`), so a refusal here is no failure.
+
+    Args:
+        servers: Bootstrap servers.
+        group: Consumer group.
+        beginnings: Topics to read from their first record.
+        endings: Topics to read from what comes next.
+        partitions: Of each topic.
+
+    Raises:
+        BrokerUnreachableError: If nobody answers.
+    """
+    wanted = [TopicPartition(topic, n) for topic in (*beginnings, *endings) for n in range(partitions)]
+    admin = await _connect(servers)
+    try:
+        known = await admin.list_consumer_group_offsets(group)
+    except GroupCoordinatorNotAvailableError:
+        known = {}  # the cluster's very first group: its offsets topic is only now being made
+    finally:
+        await admin.close()
+    missing = [tp for tp in wanted if tp not in known or known[tp].offset < 0]
+    if not missing:
+        return
+    consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False)
+    await consumer.start()
+    try:
+        consumer.assign(missing)
+        await consumer.commit(await initial_offsets(consumer, missing, frozenset(endings)))
+    except (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError):
+        pass  # the group has members: see above
+    finally:
+        await consumer.stop()
+
+
+async def initial_offsets(
+    consumer: AIOKafkaConsumer, partitions: Sequence[TopicPartition], endings: frozenset[str]
+) -> dict[TopicPartition, int]:
+    """Tell where a group begins without a position begins: the first record, or the end in `endings`."""
+    offsets: dict[TopicPartition, int] = await consumer.beginning_offsets(partitions)
+    if late := [tp for tp in partitions if tp.topic in endings]:
+        offsets.update(await consumer.end_offsets(late))
+    return offsets
+
+
+async def _create(servers: str, topics: Sequence[str], *, partitions: int, replication: int) -> None:
+    admin = await _connect(servers)
+    try:
+        response = await admin.create_topics(
+            [NewTopic(topic, partitions, replication, topic_configs=TOPIC_CONFIG) for topic in topics]
+        )
+    finally:
+        await admin.close()
+    for topic, code, *message in response.topic_errors:
+        error = for_code(code)
+        # Two workers that start at once both ask; one of them finds it made.
+        if code and error is not TopicAlreadyExistsError:
+            raise ConfigurationError(
+                f"topic {topic!r} cannot be created with {partitions} partitions and replication"
+                f" {replication}: {message[0] if message and message[0] else error.__name__};"
+                " create it yourself, or change CALLBOARD_REPLICATION"
+            )
+
+
+async def _connect(servers: str) -> AIOKafkaAdminClient:
+    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+    try:
+        await admin.start()
+    except KafkaConnectionError:
+        await admin.close()
+        raise unreachable(servers) from None
+    return admin

@@ -1,0 +1,15 @@
+"""Every private attribute of FastStream and aiokafka that Callboard needs; a contract test holds each one."""
+
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from faststream.kafka import KafkaBroker
+
+
+def producer_of(broker: KafkaBroker) -> AIOKafkaProducer:
+    """Give the started broker's own producer: FastStream publishes one record at a time and waits for it."""
+    producer: AIOKafkaProducer = broker.config.producer._producer.producer  # noqa: SLF001 (module's purpose)
+    return producer
+
+
+def generation_of(consumer: AIOKafkaConsumer) -> int:
+    """Give the group generation the consumer is in; -1 while it is in none."""
+    return int(consumer._coordinator.generation)  # noqa: SLF001 (module's purpose)

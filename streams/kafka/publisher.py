@@ -1,0 +1,124 @@
+"""Publishes records, pipelined: what has not been acknowledged has not happened."""
+
+import asyncio
+from types import TracebackType
+from typing import Any, Self
+
+import structlog
+from aiokafka import AIOKafkaProducer
+from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLargeError
+from aiokafka.partitioner import murmur2
+
+from streams.envelope import Headers
+from streams.kafka.admin import unreachable
+from streams.topics import MAX_RECORD_BYTES
+
+log = structlog.stdlib.get_logger()
+
+RETRY_PAUSE = 0.5
+
+# aiokafka's own defaults ask for one acknowledgement and no idempotence: both would lose or repeat records.
+PRODUCER_OPTIONS: Any = {
+    "acks": "all",
+    "enable_idempotence": True,
+    "max_batch_size": 128 * 1024,
+    "max_request_size": MAX_RECORD_BYTES + 64 * 1024,
+    "request_timeout_ms": 30_000,
+}
+
+
+# What a publish may fail with and be tried again; the name by which others catch it.
+PublishError = KafkaError
+
+
+class RecordTooLargeError(ValueError):
+    """A record is larger than the broker takes."""
+
+
+def partition_for(key: bytes, partitions: int) -> int:
+    """Choose a key's partition as every Kafka client does (murmur2); done once, where a task enters."""
+    return int((murmur2(key) & 0x7FFFFFFF) % partitions)
+
+
+class Publisher:
+    """Sends records to given partitions.
+
+    Args:
+        producer: A started, idempotent producer; whoever started it stops it.
+    """
+
+    def __init__(self, producer: AIOKafkaProducer) -> None:
+        self._producer = producer
+
+    async def send(
+        self, topic: str, partition: int, *, key: bytes | None, value: bytes, headers: Headers
+    ) -> "asyncio.Future[Any]":
+        """Hand a record over; returns when it is buffered.
+
+        Returns:
+            A future of the record's place, done when all replicas have it.
+
+        Raises:
+            RecordTooLargeError: If no broker of this application takes it.
+        """
+        try:
+            sent: asyncio.Future[Any] = await self._producer.send(
+                topic, value, key, partition=partition, headers=headers
+            )
+        except MessageSizeTooLargeError:
+            raise RecordTooLargeError(
+                f"a record of {len(value)} bytes for {topic} is larger than {MAX_RECORD_BYTES}"
+            ) from None
+        return sent
+
+    async def deliver(
+        self, topic: str, partition: int, *, key: bytes | None, value: bytes, headers: Headers
+    ) -> int:
+        """Send a record until Kafka has it, however often that takes; gives its offset.
+
+        Raises:
+            RecordTooLargeError: As `send`.
+        """
+        while True:
+            try:
+                return await self.send_and_wait(topic, partition, key=key, value=value, headers=headers)
+            except PublishError as error:
+                log.warning("publish failed, trying again", topic=topic, error=str(error) or repr(error))
+                await asyncio.sleep(RETRY_PAUSE)
+
+    async def send_and_wait(
+        self, topic: str, partition: int, *, key: bytes | None, value: bytes, headers: Headers
+    ) -> int:
+        """Send a record and give its offset once all replicas have it.
+
+        Raises:
+            RecordTooLargeError: As `send`.
+        """
+        metadata = await (await self.send(topic, partition, key=key, value=value, headers=headers))
+        return int(metadata.offset)
+
+
+class OwnPublisher(Publisher):
+    """A publisher with a producer of its own, for commands; use it as an async context manager.
+
+    Raises:
+        BrokerUnreachableError: On entering, if nobody answers.
+    """
+
+    def __init__(self, servers: str) -> None:
+        self._servers = servers
+
+    async def __aenter__(self) -> Self:
+        producer = AIOKafkaProducer(bootstrap_servers=self._servers, **PRODUCER_OPTIONS)
+        try:
+            await producer.start()
+        except KafkaConnectionError:
+            await producer.stop()
+            raise unreachable(self._servers) from None
+        super().__init__(producer)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._producer.stop()

@@ -1,0 +1,291 @@
+"""One agent's consumer group membership: batches in, positions out, and what a rebalance does to both.
+
+A FastStream batch subscriber with everything per message taken out: raw records go to the handler, nothing is
+acknowledged by FastStream (`msg.ack()` would commit the position, finished or not), and only offsets that the
+runtime calls done are committed.
+"""
+
+import asyncio
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import structlog
+from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
+from aiokafka.coordinator.assignors.range import RangePartitionAssignor
+from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
+from faststream import AckPolicy
+from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka.schemas import Topic
+
+from streams.envelope import Record
+from streams.kafka.admin import initial_offsets
+from streams.kafka.private_access import generation_of
+
+log = structlog.stdlib.get_logger()
+
+POLL_MS = 10
+BATCH = 500
+COMMIT_PAUSE = 0.05
+RETRY_PAUSE = 0.5
+# The client leaves the group when nobody polls for this long. Runs are bounded by their own deadlines.
+NEVER_MS = 24 * 60 * 60 * 1000
+
+
+@dataclass(frozen=True, slots=True)
+class Position:
+    """Where reading of one assigned partition begins.
+
+    Attributes:
+        topic: Its topic.
+        partition: Its number.
+        offset: What is read next.
+        adopt: It was ours in the generation right before, and nobody else committed.
+    """
+
+    topic: str
+    partition: int
+    offset: int
+    adopt: bool
+
+
+class Handler(Protocol):
+    """Who works on what a subscriber reads."""
+
+    async def on_records(self, records: Sequence[Record], epoch: int) -> None:
+        """Take a batch; while this does not return, nothing more is read."""
+
+    async def on_revoked(self) -> None:
+        """Finish what can be finished: all partitions may go elsewhere when this returns."""
+
+    async def on_assigned(self, positions: Sequence[Position], epoch: int) -> None:
+        """Own exactly these partitions from now on."""
+
+
+class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
+    """Membership of one consumer group, for one agent.
+
+    Args:
+        broker: The application's FastStream broker.
+        group: Consumer group.
+        topics: Topics to read from their first record where the group has no position.
+        late_topics: Topics to read from their end in that case.
+        handler: Who works on the records.
+        drain_seconds: What `handler.on_revoked` may take.
+        session_timeout_ms: After which a member that says nothing is replaced.
+    """
+
+    def __init__(  # noqa: PLR0913 (one membership's facts, keyword-only)
+        self,
+        broker: KafkaBroker,
+        *,
+        group: str,
+        topics: Sequence[str],
+        late_topics: Sequence[str],
+        handler: Handler,
+        drain_seconds: float,
+        session_timeout_ms: int,
+    ) -> None:
+        self._handler = handler
+        self._late_topics = frozenset(late_topics)
+        self._group = group
+        self._epoch = 0
+        self._generation = -1
+        self._owned: set[TopicPartition] = set()
+        self._committed: dict[TopicPartition, int] = {}
+        self._pending: dict[TopicPartition, int] = {}
+        self._committer: asyncio.Task[None] | None = None
+        self.out_of_range: dict[str, str] = {}
+        self._subscriber = broker.subscriber(
+            *(Topic(name, declare=False) for name in (*topics, *late_topics)),
+            group_id=group,
+            batch=True,
+            batch_timeout_ms=POLL_MS,
+            max_records=BATCH,
+            ack_policy=AckPolicy.MANUAL,
+            no_reply=True,
+            auto_offset_reset="none",
+            partition_assignment_strategy=(RangePartitionAssignor,),
+            max_poll_interval_ms=NEVER_MS,
+            session_timeout_ms=session_timeout_ms,
+            heartbeat_interval_ms=min(3_000, session_timeout_ms // 3),
+            rebalance_timeout_ms=int(drain_seconds * 1000) + 10_000,
+            fetch_max_wait_ms=100,
+            isolation_level="read_committed",
+            listener=self,
+            parser=self._parse,
+            decoder=_as_it_is,
+            title=group,
+            description=f"Records for agent group {group}",
+        )
+        self._subscriber(self._handle)
+
+    @property
+    def consumer(self) -> AIOKafkaConsumer:
+        """The running consumer.
+
+        Raises:
+            RuntimeError: Before the broker was started.
+        """
+        if self._subscriber.consumer is None:
+            raise RuntimeError(f"group {self._group} has no consumer: the broker is not started")
+        return self._subscriber.consumer
+
+    @property
+    def owned(self) -> int:
+        """How many partitions this member owns."""
+        return len(self._owned)
+
+    def not_ready(self) -> str | None:
+        """Say why this member does not read, or nothing if it does."""
+        if self._subscriber.consumer is None:
+            return "not started"
+        if not self._owned:
+            return "no partitions assigned"
+        if self.out_of_range:
+            return "; ".join(f"{place}: {why}" for place, why in self.out_of_range.items())
+        if not any(not task.done() for task in self._subscriber.tasks):
+            return "its consumer loop ended"
+        return None
+
+    def lag(self) -> dict[str, int]:
+        """Give the records not read yet, per topic, as far as the last fetches told."""
+        found: dict[str, int] = {}
+        for tp in self._owned:
+            position = self._committed.get(tp)
+            end = self.consumer.highwater(tp)
+            if end is not None and position is not None:
+                found[tp.topic] = found.get(tp.topic, 0) + max(0, end - position)
+        return found
+
+    def commit_soon(self, positions: Iterable[tuple[str, int, int]]) -> None:
+        """Commit (topic, partition, next offset) shortly; later calls overtake earlier ones."""
+        for topic, partition, offset in positions:
+            self._pending[TopicPartition(topic, partition)] = offset
+        if self._committer is None or self._committer.done():
+            self._committer = asyncio.get_running_loop().create_task(self._commit_pending())
+
+    async def commit_now(self) -> None:
+        """Commit what is pending; returns when it is committed, or is not ours to commit any more."""
+        if self._committer is not None:
+            await self._committer
+        if self._pending:
+            await self._commit_pending()
+
+    def pause(self, places: Iterable[tuple[str, int]]) -> None:
+        """Read nothing more of these partitions for now."""
+        self.consumer.pause(*self._mine(places))
+
+    def resume(self, places: Iterable[tuple[str, int]]) -> None:
+        """Read these partitions again."""
+        self.consumer.resume(*self._mine(places))
+
+    async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
+        """Take note that a rebalance begins."""
+        if revoked:
+            log.info("rebalance begins", group=self._group, partitions=len(revoked))
+        await self._handler.on_revoked()
+
+    async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
+        """Position what was assigned and hand it over.
+
+        A partition that came back in the very next generation cannot have been anyone else's in between, so
+        what runs of it goes on. If a generation is missing, this member was out of the group for a while.
+        """
+        generation = generation_of(self.consumer)
+        straight_back = self._owned if generation == self._generation + 1 else set()
+        starts = await self._positions(assigned)
+        self._epoch += 1
+        adopted = {
+            tp for tp in assigned if tp in straight_back and self._committed.get(tp, starts[tp]) == starts[tp]
+        }
+        self._generation, self._owned, self._committed = generation, set(assigned), dict(starts)
+        self._pending.clear()
+        log.info(
+            "partitions assigned",
+            group=self._group,
+            partitions=len(assigned),
+            adopted=len(adopted),
+            generation=generation,
+        )
+        await self._handler.on_assigned(
+            [Position(tp.topic, tp.partition, starts[tp], tp in adopted) for tp in sorted(assigned)],
+            self._epoch,
+        )
+
+    async def _positions(self, assigned: set[TopicPartition]) -> dict[TopicPartition, int]:
+        """Give where each partition goes on, committing a beginning where there is none.
+
+        A position before the first or after the last kept record is never moved: what lies between would be
+        skipped in silence. Its partition stays paused, and readiness says why.
+        """
+        if not assigned:
+            return {}
+        consumer, partitions = self.consumer, sorted(assigned)
+        committed = {tp: await consumer.committed(tp) for tp in partitions}
+        missing = [tp for tp in partitions if committed[tp] is None]
+        if missing:
+            begin = await initial_offsets(consumer, missing, self._late_topics)
+            for tp, offset in begin.items():
+                consumer.seek(tp, offset)
+            await consumer.commit(begin)
+            committed.update(begin)
+        first = await consumer.beginning_offsets(partitions)
+        last = await consumer.end_offsets(partitions)
+        self.out_of_range = {}
+        for tp in partitions:
+            if not first[tp] <= committed[tp] <= last[tp]:
+                consumer.seek(tp, last[tp])
+                consumer.pause(tp)
+                self.out_of_range[f"{tp.topic}/{tp.partition}"] = (
+                    f"committed offset {committed[tp]} is outside of what is kept, {first[tp]} to {last[tp]}"
+                )
+                log.error(
+                    "partition stopped: its committed offset is out of range; set the group's offset with"
+                    " kafka-consumer-groups.sh --reset-offsets while no worker runs, then start again",
+                    group=self._group,
+                    topic=tp.topic,
+                    partition=tp.partition,
+                    committed=committed[tp],
+                    first=first[tp],
+                    end=last[tp],
+                )
+        return committed
+
+    async def _parse(self, records: tuple[Any, ...]) -> KafkaMessage:
+        # Stamped here, with no await since the client handed the batch out: what is read before a rebalance
+        # and handled after it carries the old epoch, and the runtime drops it.
+        return KafkaMessage(
+            raw_message=records,
+            body=(records, self._epoch),
+            message_id="batch",
+            correlation_id="batch",
+            consumer=self.consumer,
+        )
+
+    async def _handle(self, batch: Any) -> None:
+        records, epoch = batch
+        await self._handler.on_records(records, epoch)
+
+    async def _commit_pending(self) -> None:
+        while self._pending:
+            offsets, self._pending = self._pending, {}
+            try:
+                await self.consumer.commit(offsets)
+            except (CommitFailedError, IllegalStateError) as error:
+                # Another member owns them by now: it reads from the last commit that worked.
+                log.warning("commit refused: partitions moved", group=self._group, error=str(error))
+            except KafkaError as error:
+                log.warning("commit failed, trying again", group=self._group, error=str(error))
+                self._pending = offsets | self._pending
+                await asyncio.sleep(RETRY_PAUSE)
+            else:
+                self._committed.update(offsets)
+                await asyncio.sleep(COMMIT_PAUSE)
+
+    def _mine(self, places: Iterable[tuple[str, int]]) -> list[TopicPartition]:
+        return [tp for place in places if (tp := TopicPartition(*place)) in self.consumer.assignment()]
+
+
+async def _as_it_is(message: KafkaMessage) -> Any:
+    return message.body

@@ -1,0 +1,54 @@
+"""The JSON values of task and result events; the schemas in `schemas/` are made from these types."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.core.base import AgentStatus, ErrorDetail
+from agents.core.task import ArtifactReference, RepositoryReference, Root
+
+Names = tuple[Annotated[str, Field(min_length=1)], ...]
+
+
+class TaskPayload(BaseModel):
+    """Work for an agent; any Kafka client can publish `{"input": ...}`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", title="callboard.task.v1")
+
+    input: Any = Field(description="what the agent gets; a string as it is, other JSON as its input type")
+    repository: RepositoryReference | None = Field(default=None, description="the repository it is about")
+    artifacts: tuple[ArtifactReference, ...] = Field(default=(), description="files that came with it")
+
+
+class UsagePayload(BaseModel):
+    """What the model calls of a run took."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cost_usd: float | None = Field(default=None, description="none: the price is not known")
+
+
+class ResultPayload(BaseModel):
+    """What a run ended with."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore", title="callboard.result.v1")
+
+    agent: str
+    agent_version: str = "1"
+    status: AgentStatus
+    output: Any = None
+    verdict: str | None = None
+    error: ErrorDetail | None = None
+    artifacts: tuple[ArtifactReference, ...] = Field(default=(), description="own and inherited ones")
+    usage: UsagePayload = UsagePayload()
+    attempts: int = Field(
+        default=1, ge=0, description="0: never executed, e.g. because an agent before it failed"
+    )
+    started_at: str | None = Field(default=None, description="RFC 3339; none: never executed")
+    finished_at: str | None = None
+    run: str | None = Field(default=None, description="run id")
+    root: Root | None = Field(default=None, description="the task the workflow began with")
+    followers: Names = Field(default=(), description="agents that answer this result; empty: a leaf")

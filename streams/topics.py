@@ -1,0 +1,43 @@
+"""Names of the topics, and which topics an application needs."""
+
+from dataclasses import dataclass
+
+TASKS = "tasks"
+RESULTS = "results"
+ARTIFACTS = "artifacts"
+
+MAX_RECORD_BYTES = 2 * 1024 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Topics:
+    """Topic names under one prefix."""
+
+    prefix: str = ""
+
+    def tasks(self, agent: str) -> str:
+        """Where tasks for `agent` are published."""
+        return f"{self.prefix}{TASKS}.{agent}"
+
+    def results(self, agent: str) -> str:
+        """Where `agent` publishes what its runs ended with."""
+        return f"{self.prefix}{RESULTS}.{agent}"
+
+    def artifacts(self, agent: str) -> str:
+        """Where contents of artifacts are, of `agent` or of tasks published for it."""
+        return f"{self.prefix}{ARTIFACTS}.{agent}"
+
+    def of(self, agent: str) -> tuple[str, ...]:
+        """Give all topics of one agent."""
+        return self.tasks(agent), self.results(agent), self.artifacts(agent)
+
+    def agent_of(self, topic: str) -> str | None:
+        """Tell whose tasks or results a topic holds; none for any other topic."""
+        for kind in (TASKS, RESULTS):
+            if topic.startswith(start := f"{self.prefix}{kind}."):
+                return topic.removeprefix(start)
+        return None
+
+    def has_events(self, topic: str) -> bool:
+        """Tell whether a topic holds tasks or results."""
+        return self.agent_of(topic) is not None

@@ -1,0 +1,690 @@
+"""One agent at work: what Kafka brings goes through the runtime to the agent, and what it says goes back.
+
+Decides per record: run it, fail it, keep it for a join, or pass it over. Never touches the Kafka clients, and
+never raises for what a record holds: bad input ends as a failed result like any other failure.
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from functools import partial
+from typing import Any, Literal, Protocol, TypeVar
+
+import structlog
+from pydantic import BaseModel, ValidationError
+from pydantic_core import PydanticSerializationError
+
+from agents import metrics
+from agents.core.base import Agent, AgentResult, AgentStatus
+from agents.core.errors import (
+    AgentError,
+    DeadlineExceededError,
+    HopsExhaustedError,
+    InvalidInputError,
+    ResultTooLargeError,
+    UpstreamFailedError,
+    all_errors,
+)
+from agents.core.llm import chosen_backend
+from agents.core.runtime import Assignment, Offer, Runtime
+from agents.core.task import ArtifactReference, ArtifactStore, Event, Root, Task, Usage, set_current_task
+from agents.core.workflow import Workflow
+from streams import artifacts
+from streams import envelope as envelopes
+from streams.envelope import RESULT, TASK, Envelope, Headers, Record, place
+from streams.joins import Joins, Key
+from streams.kafka.publisher import Publisher, PublishError
+from streams.kafka.subscriber import Position
+from streams.payloads import ResultPayload, TaskPayload, UsagePayload
+from streams.topics import MAX_RECORD_BYTES, Topics
+
+log = structlog.stdlib.get_logger()
+
+MAX_ROOT_INPUT_BYTES = 64 * 1024
+RETRY_PAUSE = 0.5
+REMEMBERED_JOINS = 10_000
+# Producers stamp records by their own clocks. A result older than its cause by more than this is not found.
+CLOCK_SKEW_MS = 60_000
+
+P = TypeVar("P", TaskPayload, ResultPayload)
+
+ERROR_TYPES = frozenset(kind.type for kind in (AgentError, *all_errors()))
+
+NO_SUCCESS = frozenset({AgentStatus.FAILED, AgentStatus.CANCELED})
+
+Kind = Literal["run", "upstream_failed", "invalid", "skip"]
+
+
+@dataclass(slots=True)
+class Work:
+    """What one record (or one complete join) means for this agent."""
+
+    kind: Kind
+    record: Record
+    envelope: Envelope
+    run: str = ""
+    workflow: Workflow | None = None
+    source: str | None = None
+    error: AgentError | None = None
+    parts: "dict[str, Part] | None" = None
+
+
+@dataclass(slots=True)
+class Part:
+    """One agent's result that waits in a join."""
+
+    key: Key
+    agent: str
+    record: Record
+    envelope: Envelope
+    payload: ResultPayload
+    number: int = 0
+
+
+@dataclass(slots=True)
+class Given:
+    """What came before: decoded once, inherited by the result."""
+
+    input: Any
+    root: Root
+    artifacts: dict[str, ArtifactReference]
+    events: tuple[Event, ...]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A result, encoded; published as it is however often that takes."""
+
+    value: bytes
+    headers: Headers
+    status: AgentStatus
+
+
+class Outcomes(Protocol):
+    """Knows which results are in the log already."""
+
+    async def __call__(self, topic: str, since: Mapping[int, int]) -> dict[int, set[str]]:
+        """Give the ids of results per partition, published since a time in milliseconds each."""
+
+
+class AgentWorker:
+    """Host of one agent of one application.
+
+    Args:
+        app: Name of the application; part of every run id.
+        agent: Who does the work.
+        workflows: The application's workflows by name; those without the agent are ignored.
+        topics: Topic names.
+        outcomes: Reads which runs have a result, after an assignment.
+        store: Reads artifacts.
+        drain_seconds: What runs get to end when partitions go or the worker stops.
+        wall_clock: The present time, with zone.
+    """
+
+    def __init__(  # noqa: PLR0913 (its surroundings, keyword-only)
+        self,
+        *,
+        app: str,
+        agent: Agent,
+        workflows: Mapping[str, Workflow],
+        topics: Topics,
+        outcomes: Outcomes,
+        store: ArtifactStore,
+        drain_seconds: float,
+        wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+    ) -> None:
+        self.agent = agent
+        self._app = app
+        self._workflows = {name: w for name, w in workflows.items() if agent.name in w.steps}
+        self._all_workflows = frozenset(workflows)
+        self._topics = topics
+        self._outcomes = outcomes
+        self._store = store
+        self._drain_seconds = drain_seconds
+        self._wall_clock = wall_clock
+        self._evidence_only = chosen_backend(agent.config.llm) == "off"
+        self._results_topic = topics.results(agent.name)
+        self._epoch = 0
+        self._numbers: dict[tuple[str, int], int] = {}
+        self._places: list[tuple[str, int]] = []
+        self._joins: Joins[Part] = Joins()
+        self._fired: OrderedDict[Key, None] = OrderedDict()
+        self._finished: dict[int, set[str]] = {}
+        self._background: set[asyncio.Task[None]] = set()
+        self._publisher: Publisher
+        self._membership: Membership
+        self.runtime: Runtime[Work | Part, Outcome | None] = Runtime(
+            self, slots=agent.config.concurrency, timeout=agent.config.timeout
+        )
+        name = agent.name
+        self._count_record = {
+            topic: metrics.counter("records", name, topic)
+            for topic in (topics.tasks(name), *(topics.results(source) for source in self.sources))
+        }
+        self._count_status = {status: metrics.counter("runs", name, status.value) for status in AgentStatus}
+        self._seconds = metrics.histogram("run_seconds", name)
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """The agents whose results this one answers, in any workflow."""
+        found: dict[str, None] = {}
+        for workflow in self._workflows.values():
+            found |= dict.fromkeys(workflow.steps[self.agent.name].after)
+        return tuple(found)
+
+    def join_group(self, publisher: Publisher, membership: "Membership") -> None:
+        """Take what only exists once the broker is connected."""
+        self._publisher, self._membership = publisher, membership
+
+    # What the subscriber tells ------------------------------------------------------------------
+
+    async def on_records(self, records: Sequence[Record], epoch: int) -> None:
+        """Take a batch."""
+        if since := self._unknown_pasts(records):
+            finished = await self._outcomes(self._results_topic, since)
+            if epoch != self._epoch:
+                return  # a rebalance came while we read; the batch is delivered again to whoever owns it now
+            self._finished |= finished
+        offers = []
+        for record in records:
+            self._count_record[record.topic].inc()
+            work = self._classify(record)
+            if isinstance(work, Part):
+                number = self._number(record)
+                work.number = self.runtime.hold(number, epoch, record.offset, work)
+            else:
+                offers.append(self._offer(work, epoch))
+        if offers:
+            self.runtime.offer(offers)
+
+    async def on_revoked(self) -> None:
+        """Let runs end, as far as they do in time, and commit."""
+        self.runtime.revoke()
+        if not await self.runtime.drain(self._drain_seconds):
+            log.warning("some runs did not end before their partitions went", agent=self.agent.name)
+        await self._membership.commit_now()
+
+    async def on_assigned(self, positions: Sequence[Position], epoch: int) -> None:
+        """Own exactly these partitions."""
+        self._epoch = epoch
+        kept = {p.partition for p in positions} - {p.partition for p in positions if not p.adopt}
+        self._finished = {n: ids for n, ids in self._finished.items() if n in kept}
+        metrics.counter("rebalances", self.agent.name).inc()
+        self.runtime.assign(
+            [Assignment(self._number_of(p.topic, p.partition), epoch, p.offset, p.adopt) for p in positions]
+        )
+
+    async def stop(self) -> None:
+        """Drain, commit, and cancel what is left."""
+        await self.on_revoked()
+        await self.runtime.close()
+
+    # What the runtime asks ----------------------------------------------------------------------
+
+    async def execute(self, work: Work | Part) -> Outcome | None:
+        """Run the agent on a piece of work; gives the encoded result, or none where nothing is to be said."""
+        if not isinstance(work, Work) or work.kind == "skip":
+            return None
+        started, usage = time.monotonic(), Usage()
+        given: Given | None = None
+        begun: str | None = None
+        try:
+            given = self._given(work)
+            if work.error is not None:
+                result: AgentResult[Any] = AgentResult.failed(work.error)
+            else:
+                begun = envelopes.now()
+                result = await self._run_agent(work, given, usage)
+            outcome = await self._outcome(work, given, result, begun=begun, usage=usage)
+        except AgentError as error:
+            result = AgentResult.failed(error)
+            outcome = self._encode(work, given, result, begun=begun, usage=usage)
+        self._note(work, result, time.monotonic() - started)
+        return outcome
+
+    def expired(self, work: Work | Part) -> Outcome | None:
+        """Give the failed result of work that is too late."""
+        if not isinstance(work, Work) or work.kind == "skip":
+            return None
+        deadline = work.envelope.deadline
+        if deadline is not None and self._wall_clock() >= deadline:
+            message = f"the deadline of {place(work.record)} passed at {deadline.isoformat()}"
+        else:
+            message = f"{self.agent.name} took longer than its time limit of {self.agent.config.timeout} s"
+        result: AgentResult[Any] = AgentResult.failed(DeadlineExceededError(message))
+        self._note(work, result, None)
+        try:
+            given = self._given(work)
+        except AgentError:
+            given = None
+        return self._encode(work, given, result, begun=None, usage=Usage())
+
+    def publish(self, done: Sequence[tuple[int, Work | Part, Outcome | None]]) -> None:
+        """Begin to publish results."""
+        self._spawn(self._publish(done))
+
+    def commit(self, positions: Sequence[tuple[int, int]]) -> None:
+        """Commit soon."""
+        self._membership.commit_soon((*self._places[number], offset) for number, offset in positions)
+
+    def pause(self, partitions: Sequence[int]) -> None:
+        """Stop reading."""
+        self._membership.pause([self._places[number] for number in partitions])
+
+    def resume(self, partitions: Sequence[int]) -> None:
+        """Read again."""
+        self._membership.resume([self._places[number] for number in partitions])
+
+    def forget(self, work: Work | Part) -> None:
+        """Drop what another member works on now."""
+        if isinstance(work, Part):
+            self._joins.forget(work.key, work.agent)
+        elif work.parts is not None and work.workflow is not None:
+            self._fired.pop((work.workflow.name, work.envelope.round or ""), None)
+
+    # Deciding what a record means ---------------------------------------------------------------
+
+    def _classify(self, record: Record) -> Work | Part:
+        try:
+            envelope = envelopes.decode(record)
+        except AgentError as error:
+            return self._invalid(record, envelopes.fallback(record), None, error)
+        is_task = record.topic == self._topics.tasks(self.agent.name)
+        source = None if is_task else self._topics.agent_of(record.topic)
+        if envelope.type != (TASK if is_task else RESULT):
+            expected = TASK if is_task else RESULT
+            unknown = InvalidInputError(
+                f"{place(record)}: type {envelope.type!r} is unknown here; this topic holds {expected}"
+            )
+            return self._invalid(record, envelope, source, unknown)
+        try:
+            workflow = self._workflow_of(record, envelope, source)
+        except AgentError as error:
+            return self._invalid(record, envelope, source, error)
+        if workflow is None or envelope.status == AgentStatus.PARKED:
+            return Work("skip", record, envelope)
+        envelope = replace(envelope, workflow=workflow.name, round=envelope.round or envelope.id)
+        step = workflow.steps[self.agent.name]
+        if source is not None and step.joins:
+            return self._join(record, envelope, workflow, source)
+        work = Work("run", record, envelope, self._run_id(envelope), workflow, source)
+        if self._has_outcome(work):
+            return Work("skip", record, envelope)
+        if envelope.hops == 0:
+            work.kind = "invalid"
+            work.error = HopsExhaustedError(
+                f"{place(record)} may go through no more agents (ce_hops is 0); its publisher set the limit"
+            )
+        elif source is not None and envelope.status in NO_SUCCESS:
+            work.kind = "upstream_failed"
+        return work
+
+    def _workflow_of(self, record: Record, envelope: Envelope, source: str | None) -> Workflow | None:
+        """Tell which workflow's edges apply; none if the event is another application's business."""
+        candidates = [
+            workflow
+            for workflow in self._workflows.values()
+            if source is None or source in workflow.steps[self.agent.name].after
+        ]
+        if envelope.workflow is None:
+            if len(candidates) == 1:
+                return candidates[0]
+            names = ", ".join(workflow.name for workflow in candidates)
+            raise InvalidInputError(
+                f"{place(record)}: several workflows fit ({names}); say which with the header ce_workflow"
+            )
+        named = next((w for w in candidates if w.name == envelope.workflow), None)
+        if named is None and source is None:
+            raise InvalidInputError(
+                f"{place(record)}: workflow {envelope.workflow!r} (header ce_workflow) has no step"
+                f" {self.agent.name!r} in application {self._app!r}; it has:"
+                f" {', '.join(self._workflows)}"
+            )
+        return named
+
+    def _join(self, record: Record, envelope: Envelope, workflow: Workflow, source: str) -> Work | Part:
+        try:
+            payload = _parse(ResultPayload, record)
+        except InvalidInputError as error:
+            return self._invalid(record, envelope, source, error)
+        key: Key = (workflow.name, envelope.round or "")
+        run = envelopes.run_id(self._app, self.agent.name, *key)
+        work = Work("run", record, envelope, run, workflow, source)
+        entry = payload.root.agent if payload.root is not None else source
+        awaited = workflow.awaited(self.agent.name, entry=entry) | {source}
+        missing = self._joins.missing(key, source, awaited)
+        if missing is None or key in self._fired or self._has_outcome(work):
+            return Work("skip", record, envelope)
+        part = Part(key, source, record, envelope, payload)
+        if missing:
+            self._joins.wait(key, source, part, awaited)
+            return part
+        work.parts = dict(sorted({**self._joins.complete(key), source: part}.items()))
+        self._fired[key] = None
+        while len(self._fired) > REMEMBERED_JOINS:
+            self._fired.popitem(last=False)
+        if any(p.envelope.status in NO_SUCCESS for p in work.parts.values()):
+            work.kind = "upstream_failed"
+        return work
+
+    def _invalid(self, record: Record, envelope: Envelope, source: str | None, error: AgentError) -> Work:
+        envelope = replace(envelope, round=envelope.round or envelope.id)
+        work = Work("invalid", record, envelope, self._run_id(envelope), None, source, error)
+        return Work("skip", record, envelope) if self._has_outcome(work) else work
+
+    def _run_id(self, envelope: Envelope) -> str:
+        return envelopes.run_id(self._app, self.agent.name, envelope.source, envelope.id)
+
+    def _has_outcome(self, work: Work) -> bool:
+        finished = self._finished.get(work.record.partition)
+        return finished is not None and bool(finished) and envelopes.result_id(work.run) in finished
+
+    def _unknown_pasts(self, records: Sequence[Record]) -> dict[int, int]:
+        """Give the partitions whose results were not looked at since they came here, and since when to look.
+
+        The first record after an assignment is the first uncommitted one: no result of interest is older.
+        """
+        found: dict[int, int] = {}
+        for record in records:
+            if record.partition not in self._finished:
+                since = record.timestamp - CLOCK_SKEW_MS
+                found[record.partition] = min(since, found.get(record.partition, since))
+        return found
+
+    def _offer(self, work: Work, epoch: int) -> Offer[Work | Part]:
+        record = work.record
+        deadline: int | None = None
+        if work.kind == "run" and work.envelope.deadline is not None:
+            left = (work.envelope.deadline - self._wall_clock()).total_seconds()
+            deadline = self.runtime.now() + int(left * 1000)
+        return Offer(
+            partition=self._number(record),
+            epoch=epoch,
+            offset=record.offset,
+            lane=None if work.kind == "skip" else record.key,
+            deadline=deadline,
+            size=len(record.value or b"") + 512,
+            work=work,
+            covers=tuple(part.number for part in work.parts.values() if part.number) if work.parts else (),
+        )
+
+    def _number(self, record: Record) -> int:
+        return self._number_of(record.topic, record.partition)
+
+    def _number_of(self, topic: str, partition: int) -> int:
+        number = self._numbers.get((topic, partition))
+        if number is None:
+            number = self._numbers[topic, partition] = len(self._places)
+            self._places.append((topic, partition))
+        return number
+
+    # Running the agent --------------------------------------------------------------------------
+
+    def _given(self, work: Work) -> Given:
+        record = work.record
+        if work.parts is not None:
+            parts = work.parts
+            inherited = {a.name: a for part in parts.values() for a in part.payload.artifacts}
+            first = next(iter(parts.values()))
+            return Given(
+                input={name: part.payload.output for name, part in parts.items()},
+                root=first.payload.root
+                or Root(agent=first.agent, id=work.envelope.round or work.envelope.id),
+                artifacts=inherited,
+                events=tuple(_event(p.record, p.payload.model_dump(mode="json")) for p in parts.values()),
+            )
+        if work.kind == "invalid":
+            return Given(None, self._unknown_root(work), {}, ())
+        if work.source is None:
+            task = _parse(TaskPayload, record)
+            too_large = len(record.value or b"") > MAX_ROOT_INPUT_BYTES
+            root = Root(
+                agent=self.agent.name,
+                id=work.envelope.id,
+                input=None if too_large else task.input,
+                input_omitted=too_large,
+                repository=task.repository,
+            )
+            return Given(task.input, root, {a.name: a for a in task.artifacts}, (_event(record, task.input),))
+        result = _parse(ResultPayload, record)
+        return Given(
+            input=result.output,
+            root=result.root or self._unknown_root(work),
+            artifacts={a.name: a for a in result.artifacts},
+            events=(_event(record, result.output),),
+        )
+
+    def _unknown_root(self, work: Work) -> Root:
+        return Root(agent=work.source or self.agent.name, id=work.envelope.round or work.envelope.id)
+
+    async def _run_agent(self, work: Work, given: Given, usage: Usage) -> AgentResult[Any]:
+        if work.kind == "upstream_failed":
+            return AgentResult.failed(UpstreamFailedError(_why_upstream_failed(work)))
+        set_current_task(
+            Task(
+                id=work.envelope.id,
+                agent=self.agent.name,
+                run_id=work.run,
+                workflow_id=work.envelope.workflow_id,
+                input=given.input,
+                root=given.root,
+                events=given.events,
+                artifacts=given.artifacts,
+                deadline=work.envelope.deadline,
+                store=self._store,
+                usage=usage,
+            )
+        )
+        try:
+            result = await self.agent.execute(self.agent.parse_input(given.input))
+        except AgentError as error:
+            return AgentResult.failed(error)
+        except Exception as error:
+            # The boundary to users' code: whatever it raises is the run's outcome, told with its stack.
+            log.exception("agent raised", at=place(work.record))
+            return AgentResult.failed(error)
+        if not isinstance(result, AgentResult):
+            return AgentResult.failed(
+                TypeError(
+                    f"{type(self.agent).__name__}.execute returned {type(result).__name__},"
+                    " not an AgentResult"
+                )
+            )
+        return result
+
+    async def _outcome(
+        self, work: Work, given: Given, result: AgentResult[Any], *, begun: str | None, usage: Usage
+    ) -> Outcome:
+        for artifact in result.artifacts:
+            given.artifacts[artifact.name] = await artifacts.publish(
+                self._publisher,
+                artifact,
+                topic=self._topics.artifacts(self.agent.name),
+                partition=work.record.partition,
+                key=work.record.key,
+            )
+        return self._encode(work, given, result, begun=begun, usage=usage)
+
+    def _encode(
+        self, work: Work, given: Given | None, result: AgentResult[Any], *, begun: str | None, usage: Usage
+    ) -> Outcome:
+        workflow = work.workflow
+        payload = ResultPayload.model_construct(
+            agent=self.agent.name,
+            agent_version=self.agent.config.version,
+            status=result.status,
+            output=result.output,
+            verdict=result.verdict,
+            error=result.error,
+            artifacts=tuple(given.artifacts.values()) if given is not None else (),
+            usage=UsagePayload.model_construct(
+                calls=usage.calls, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens
+            ),
+            attempts=0 if begun is None else 1,
+            started_at=begun,
+            finished_at=envelopes.now(),
+            run=work.run,
+            root=given.root if given is not None else self._unknown_root(work),
+            followers=workflow.followers.get(self.agent.name, ()) if workflow is not None else (),
+        )
+        try:
+            value = payload.model_dump_json().encode()
+        except PydanticSerializationError as error:
+            failure = InvalidInputError(f"the output of {self.agent.name} cannot be written as JSON: {error}")
+            return self._encode(work, given, AgentResult.failed(failure), begun=begun, usage=usage)
+        if len(value) > MAX_RECORD_BYTES:
+            large = ResultTooLargeError(
+                f"the result of {self.agent.name} has {len(value)} bytes, a record at most"
+                f" {MAX_RECORD_BYTES}; put the bulk into an artifact: AgentResult(artifacts=[Artifact(...)])"
+            )
+            return self._encode(work, None, AgentResult.failed(large), begun=begun, usage=usage)
+        return Outcome(value, self._headers(work, result.status), result.status)
+
+    def _headers(self, work: Work, status: AgentStatus) -> Headers:
+        given = work.envelope
+        records = [part.record for part in work.parts.values()] if work.parts else [work.record]
+        ids = [part.envelope.id for part in work.parts.values()] if work.parts else [given.id]
+        return envelopes.encode(
+            Envelope(
+                id=envelopes.result_id(work.run),
+                source=f"/callboard/{self._app}/{self.agent.name}",
+                type=RESULT,
+                workflow_id=given.workflow_id,
+                workflow=given.workflow,
+                round=given.round,
+                status=status.value,
+                deadline=given.deadline,
+                hops=None if given.hops is None else max(0, given.hops - 1),
+                llm="off" if self._evidence_only else given.llm,
+                traceparent=envelopes.next_traceparent(given.traceparent, work.run),
+                tracestate=given.tracestate,
+            ),
+            causes=[(i, envelopes.record_digest(r)) for i, r in zip(ids, records, strict=True)],
+        )
+
+    def _note(self, work: Work, result: AgentResult[Any], seconds: float | None) -> None:
+        name = self.agent.name
+        self._count_status[result.status].inc()
+        if seconds is not None:
+            self._seconds.observe(seconds)
+        if result.status is not AgentStatus.FAILED or result.error is None:
+            return
+        metrics.counter("errors", name, _known_type(result.error.type)).inc()
+        log.warning(
+            "run failed",
+            agent=name,
+            at=place(work.record),
+            workflow_id=work.envelope.workflow_id,
+            error=result.error.type,
+            message=result.error.message,
+        )
+
+    # Publishing ---------------------------------------------------------------------------------
+
+    async def _publish(self, done: Sequence[tuple[int, Work | Part, Outcome | None]]) -> None:
+        for number, work, outcome in done:
+            if outcome is None:
+                self.runtime.acknowledge(number)
+                continue
+            record = work.record
+            try:
+                sent = await self._publisher.send(
+                    self._results_topic,
+                    record.partition,
+                    key=record.key,
+                    value=outcome.value,
+                    headers=outcome.headers,
+                )
+            except PublishError as error:
+                self._spawn(self._publish_again(number, work, outcome, error))
+            else:
+                sent.add_done_callback(partial(self._sent, number, work, outcome))
+
+    def _sent(self, number: int, work: Work | Part, outcome: Outcome, sent: "asyncio.Future[Any]") -> None:
+        if sent.cancelled():
+            return  # the producer is being stopped; the record is uncommitted and comes again
+        if (error := sent.exception()) is not None:
+            self._spawn(self._publish_again(number, work, outcome, error))
+        else:
+            self.runtime.acknowledge(number)
+
+    async def _publish_again(
+        self, number: int, work: Work | Part, outcome: Outcome, error: BaseException
+    ) -> None:
+        # The work is done and perhaps paid for: its result is kept until Kafka has it, however long that is.
+        metrics.counter("publish_retries", self.agent.name).inc()
+        log.warning("publish failed, trying again", agent=self.agent.name, error=str(error) or repr(error))
+        await asyncio.sleep(RETRY_PAUSE)
+        await self._publish([(number, work, outcome)])
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(work)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+
+class Membership(Protocol):
+    """The consumer group membership a worker steers."""
+
+    def commit_soon(self, positions: Any) -> None:
+        """Commit (topic, partition, next offset) shortly."""
+
+    async def commit_now(self) -> None:
+        """Commit what is pending."""
+
+    def pause(self, places: Any) -> None:
+        """Stop reading."""
+
+    def resume(self, places: Any) -> None:
+        """Read again."""
+
+
+def _parse(kind: type[P], record: Record) -> P:
+    """Read a record's value.
+
+    Raises:
+        InvalidInputError: If it is null, too large, no JSON or not of this type.
+    """
+    if record.value is None:
+        raise InvalidInputError(f"{place(record)}: the value is null; a {_title(kind)} is a JSON object")
+    if len(record.value) > MAX_RECORD_BYTES:
+        raise InvalidInputError(
+            f"{place(record)}: the value has {len(record.value)} bytes, at most {MAX_RECORD_BYTES} are taken;"
+            " put the bulk into an artifact"
+        )
+    try:
+        return kind.model_validate_json(record.value)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        raise InvalidInputError(f"{place(record)}: no valid {_title(kind)}: {problems}") from None
+
+
+def _title(kind: type[BaseModel]) -> str:
+    return str(kind.model_config.get("title", kind.__name__))
+
+
+def _known_type(name: str) -> str:
+    """Keep a metric's label a closed set: agents' own exceptions count as one."""
+    return name if name in ERROR_TYPES else "exception"
+
+
+def _event(record: Record, payload: Any) -> Event:
+    return Event(record.topic, record.partition, record.offset, record.key, tuple(record.headers), payload)
+
+
+def _why_upstream_failed(work: Work) -> str:
+    if work.parts is None:
+        results = {work.source: _parse(ResultPayload, work.record)}
+    else:
+        results = {name: part.payload for name, part in work.parts.items()}
+    return "; ".join(
+        f"{name} {result.status}: {result.error.message if result.error else 'no reason given'}"
+        for name, result in results.items()
+        if result.status in NO_SUCCESS
+    )
