@@ -89,9 +89,7 @@ impl AgentRuntime {
         limits.check()?;
         Ok(Self {
             now: i64::MIN,
-            timeout_ms: limits
-                .timeout_ms
-                .map(|it| i64::try_from(it).unwrap_or(i64::MAX)),
+            timeout_ms: limits.timeout_ms.map(|it| i64::try_from(it).unwrap_or(i64::MAX)),
             records: HashMap::default(),
             admission: Admission::new(limits),
             assignment: Assignment::default(),
@@ -161,11 +159,7 @@ impl AgentRuntime {
     /// What the machine holds. Costs a look at every partition.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let done: usize = self
-            .assignment
-            .partitions()
-            .map(|it| it.offsets.done_above_base())
-            .sum();
+        let done: usize = self.assignment.partitions().map(|it| it.offsets.done_above_base()).sum();
         Stats {
             slots: self.admission.slots(),
             running: self.running(),
@@ -181,10 +175,7 @@ impl AgentRuntime {
     /// Everything that can be wrong with a turn, before anything is changed by it.
     fn check(&self, now: i64, input: &Input) -> Result<(), Misuse> {
         if now < self.now {
-            return Err(Misuse::ClockWentBack {
-                now,
-                before: self.now,
-            });
+            return Err(Misuse::ClockWentBack { now, before: self.now });
         }
         if let Some(assigned) = &input.assigned {
             Assignment::check(assigned)?;
@@ -231,11 +222,7 @@ impl AgentRuntime {
     }
 
     fn handle_acknowledged(&mut self, token: u64) {
-        if self
-            .records
-            .get(&token)
-            .is_none_or(|it| it.state != State::Unacknowledged)
-        {
+        if self.records.get(&token).is_none_or(|it| it.state != State::Unacknowledged) {
             return;
         }
         let Some(record) = self.records.remove(&token) else {
@@ -244,9 +231,7 @@ impl AgentRuntime {
         self.unacknowledged -= 1;
         self.finish(&record);
         for part in &record.covers {
-            let covered = State::Held {
-                covered_by: Some(token),
-            };
+            let covered = State::Held { covered_by: Some(token) };
             if self.records.get(part).is_some_and(|it| it.state == covered)
                 && let Some(part) = self.records.remove(part)
             {
@@ -290,14 +275,7 @@ impl AgentRuntime {
     }
 
     fn handle_offered(&mut self, offer: Offer, turn: &mut Turn) {
-        let Offer {
-            token,
-            place,
-            lane,
-            deadline,
-            nbytes,
-            covers,
-        } = offer;
+        let Offer { token, place, lane, deadline, nbytes, covers } = offer;
         let Some(partition) = self.assignment.accept(place) else {
             turn.settled.push((token, Reason::Stale));
             return;
@@ -307,10 +285,7 @@ impl AgentRuntime {
             return;
         }
         let free = State::Held { covered_by: None };
-        if !covers
-            .iter()
-            .all(|part| self.records.get(part).is_some_and(|it| it.state == free))
-        {
+        if !covers.iter().all(|part| self.records.get(part).is_some_and(|it| it.state == free)) {
             partition.offsets.refuse(place.offset);
             turn.settled.push((token, Reason::Fenced));
             return;
@@ -320,9 +295,7 @@ impl AgentRuntime {
         self.admission.backlog.add(nbytes);
         for part in &covers {
             if let Some(part) = self.records.get_mut(part) {
-                part.state = State::Held {
-                    covered_by: Some(token),
-                };
+                part.state = State::Held { covered_by: Some(token) };
             }
         }
         let record = Record {
@@ -343,10 +316,7 @@ impl AgentRuntime {
     fn handle_timeouts(&mut self, turn: &mut Turn) {
         while let Some(token) = self.end_by.pop_due(self.now) {
             if let Some(record) = self.records.get_mut(&token) {
-                record.state = State::Executing {
-                    end: None,
-                    cancelled: true,
-                };
+                record.state = State::Executing { end: None, cancelled: true };
                 turn.cancel.push(token);
             }
         }
@@ -387,10 +357,7 @@ impl AgentRuntime {
             if let Some(end) = end {
                 self.end_by.arm(end, token);
             }
-            record.state = State::Executing {
-                end,
-                cancelled: false,
-            };
+            record.state = State::Executing { end, cancelled: false };
             let (partition, nbytes) = (record.partition, record.nbytes);
             self.dequeue(partition, nbytes);
             self.admission.take_slot();
@@ -400,11 +367,9 @@ impl AgentRuntime {
         // because all slots are busy, they leave it here.
         if self.admission.ready.len() as u64 > 2 * self.queued() + 64 {
             let records = &self.records;
-            self.admission.ready.retain(|token| {
-                records
-                    .get(token)
-                    .is_some_and(|it| it.state == State::Ready)
-            });
+            self.admission
+                .ready
+                .retain(|token| records.get(token).is_some_and(|it| it.state == State::Ready));
         }
     }
 
@@ -431,11 +396,7 @@ impl AgentRuntime {
     }
 
     fn next_timeout(&self) -> Option<i64> {
-        let start_by = if self.assignment.suspended() {
-            None
-        } else {
-            self.start_by.earliest()
-        };
+        let start_by = if self.assignment.suspended() { None } else { self.start_by.earliest() };
         start_by.into_iter().chain(self.end_by.earliest()).min()
     }
 
@@ -446,10 +407,7 @@ impl AgentRuntime {
         };
         for part in std::mem::take(&mut record.covers) {
             if let Some(part) = self.records.get_mut(&part)
-                && part.state
-                    == (State::Held {
-                        covered_by: Some(token),
-                    })
+                && part.state == (State::Held { covered_by: Some(token) })
             {
                 part.state = State::Held { covered_by: None };
             }
@@ -480,11 +438,7 @@ impl AgentRuntime {
             State::Held { .. } => self.held -= 1,
         }
         // A waiting record is not the head of its lane, so it leaves nothing to the next one.
-        let lane = if record.state == State::Waiting {
-            None
-        } else {
-            record.lane
-        };
+        let lane = if record.state == State::Waiting { None } else { record.lane };
         self.records.remove(&token);
         turn.settled.push((token, Reason::Fenced));
         self.release(lane);

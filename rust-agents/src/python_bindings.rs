@@ -3,14 +3,8 @@
 //!
 //! Everything is taken out of Python objects before the machine is locked, and the answer is built
 //! after it is unlocked, so no Python code ever runs while the lock is held.
-#![allow(
-    clippy::needless_pass_by_value,
-    reason = "PyO3 hands over owned arguments"
-)]
-#![allow(
-    clippy::doc_markdown,
-    reason = "Python reads these docs, in Google's style"
-)]
+#![allow(clippy::needless_pass_by_value, reason = "PyO3 hands over owned arguments")]
+#![allow(clippy::doc_markdown, reason = "Python reads these docs, in Google's style")]
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -19,7 +13,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyDict, PyList, PyString};
 
-use crate::{Assigned, Hold, Input, Lane, Limits, Misuse, Offer, Place, Reason};
+use crate::{Assigned, Hold, Input, Lane, Limits, Misuse, Offer, Place};
 
 #[pymodule]
 mod _rust {
@@ -59,9 +53,7 @@ impl AgentRuntime {
             max_queued_bytes: number("max_queued_bytes", &max_queued_bytes)?,
             timeout_ms: timeout_ms.map(|it| number("timeout_ms", &it)).transpose()?,
         };
-        Ok(Self {
-            machine: Mutex::new(crate::AgentRuntime::new(limits)?),
-        })
+        Ok(Self { machine: Mutex::new(crate::AgentRuntime::new(limits)?) })
     }
 
     /// Take in everything that happened up to `now`, and answer everything to do.
@@ -85,10 +77,7 @@ impl AgentRuntime {
     ///         is out of range. The machine is as it was before the call.
     ///     TypeError: An argument has the wrong type. The machine is as it was before the call.
     #[pyo3(signature = (now, *, assigned = None, revoked = false, offered = None, held = None, executed = None, acknowledged = None))]
-    #[allow(
-        clippy::too_many_arguments,
-        reason = "they are keywords of one call on purpose"
-    )]
+    #[allow(clippy::too_many_arguments, reason = "they are keywords of one call on purpose")]
     fn turn(
         &self,
         py: Python<'_>,
@@ -178,7 +167,7 @@ impl Turn {
         let settled = turn
             .settled
             .into_iter()
-            .map(|(token, reason)| (token, word(py, reason)));
+            .map(|(token, reason)| (token, PyString::intern(py, reason.as_str())));
         Ok(Self {
             start: PyList::new(py, turn.start)?.unbind(),
             cancel: PyList::new(py, turn.cancel)?.unbind(),
@@ -197,35 +186,14 @@ impl From<Misuse> for PyErr {
     }
 }
 
-fn word(py: Python<'_>, reason: Reason) -> &Bound<'_, PyString> {
-    match reason {
-        Reason::Expired => intern!(py, "expired"),
-        Reason::Fenced => intern!(py, "fenced"),
-        Reason::Stale => intern!(py, "stale"),
-        Reason::Redelivered => intern!(py, "redelivered"),
-    }
-}
-
 fn assigned_from(item: &Bound<'_, PyAny>) -> PyResult<Assigned> {
     let (partition, epoch, position, adopt) = item.extract()?;
-    Ok(Assigned {
-        partition,
-        epoch,
-        position,
-        adopt,
-    })
+    Ok(Assigned { partition, epoch, position, adopt })
 }
 
 fn hold_from(item: &Bound<'_, PyAny>) -> PyResult<Hold> {
     let (token, partition, epoch, offset) = item.extract()?;
-    Ok(Hold {
-        token,
-        place: Place {
-            partition,
-            epoch,
-            offset,
-        },
-    })
+    Ok(Hold { token, place: Place { partition, epoch, offset } })
 }
 
 fn offer_from(item: &Bound<'_, PyAny>) -> PyResult<Offer> {
@@ -234,11 +202,7 @@ fn offer_from(item: &Bound<'_, PyAny>) -> PyResult<Offer> {
     let covers: Vec<u64> = covers;
     Ok(Offer {
         token,
-        place: Place {
-            partition,
-            epoch,
-            offset,
-        },
+        place: Place { partition, epoch, offset },
         lane: lane.map(Lane::of),
         deadline,
         nbytes,

@@ -117,11 +117,7 @@ impl Admission {
     /// flooded when it has anything queued; it resumes when there is no flood and both of its
     /// measures are at or below half.
     pub(crate) fn pauses(&self, paused: bool, partition: Backlog) -> bool {
-        let Limits {
-            max_queued_records,
-            max_queued_bytes,
-            ..
-        } = self.limits;
+        let Limits { max_queued_records, max_queued_bytes, .. } = self.limits;
         if paused {
             self.flooded
                 || partition.records > max_queued_records / 2

@@ -60,9 +60,7 @@ impl Assignment {
     pub(crate) fn check(assigned: &[Assigned]) -> Result<(), Misuse> {
         let mut seen = BTreeSet::new();
         match assigned.iter().find(|it| !seen.insert(it.partition)) {
-            Some(twice) => Err(Misuse::PartitionTwice {
-                partition: twice.partition,
-            }),
+            Some(twice) => Err(Misuse::PartitionTwice { partition: twice.partition }),
             None => Ok(()),
         }
     }
@@ -85,29 +83,15 @@ impl Assignment {
     pub(crate) fn replace(&mut self, assigned: &[Assigned]) -> Vec<Partition> {
         self.suspended = false;
         let mut before = std::mem::take(&mut self.partitions);
-        for &Assigned {
-            partition,
-            epoch,
-            position,
-            adopt,
-        } in assigned
-        {
+        for &Assigned { partition, epoch, position, adopt } in assigned {
             // The rest of `before` is lost, so what is not adopted stays in it.
-            let adopted = if adopt {
-                before.remove(&partition)
-            } else {
-                None
-            };
+            let adopted = if adopt { before.remove(&partition) } else { None };
             let current = match adopted {
                 // A commit that was told may have failed in the rebalance: `told` goes back to what
                 // the log says, so it is told again.
-                Some(known) => Partition {
-                    epoch,
-                    position,
-                    paused: false,
-                    told: position,
-                    ..known
-                },
+                Some(known) => {
+                    Partition { epoch, position, paused: false, told: position, ..known }
+                }
                 None => Partition {
                     epoch,
                     position,

@@ -28,21 +28,13 @@ enum Progress {
 impl Offsets {
     /// A partition read from `position` on, of which nothing was received yet.
     pub(crate) fn from_position(position: u64) -> Self {
-        Self {
-            received: BTreeMap::new(),
-            floor: position,
-            next: position,
-            done: 0,
-        }
+        Self { received: BTreeMap::new(), floor: position, next: position, done: 0 }
     }
 
     /// Whether a copy of this offset is here, or was here and is done.
     pub(crate) fn know(&self, offset: u64) -> bool {
         offset < self.floor
-            || matches!(
-                self.received.get(&offset),
-                Some(Progress::Unfinished(_) | Progress::Done)
-            )
+            || matches!(self.received.get(&offset), Some(Progress::Unfinished(_) | Progress::Done))
     }
 
     /// Takes a record in as unfinished.
@@ -73,21 +65,16 @@ impl Offsets {
             lowest.remove();
             self.done -= 1;
         }
-        self.floor = self
-            .received
-            .first_key_value()
-            .map_or(self.next, |(&offset, _)| offset);
+        self.floor = self.received.first_key_value().map_or(self.next, |(&offset, _)| offset);
         self.floor
     }
 
     /// The tokens of all unfinished records, by offset.
     pub(crate) fn unfinished(&self) -> impl Iterator<Item = u64> {
-        self.received
-            .values()
-            .filter_map(|progress| match progress {
-                Progress::Unfinished(token) => Some(*token),
-                Progress::Refused | Progress::Done => None,
-            })
+        self.received.values().filter_map(|progress| match progress {
+            Progress::Unfinished(token) => Some(*token),
+            Progress::Refused | Progress::Done => None,
+        })
     }
 
     /// How many are done but wait for a lower one.

@@ -1,0 +1,362 @@
+//! These scenarios exist to be read: what the machine does in the situations it was built for, on a
+//! simulated clock. Random histories are in `model.rs`.
+#![allow(
+    clippy::expect_used,
+    clippy::panic,
+    missing_docs,
+    reason = "a test speaks by panicking, and its name is its documentation"
+)]
+
+use std::collections::{BTreeSet, VecDeque};
+
+use _rust::{
+    AgentRuntime, Assigned, Hold, Input, Lane, Limits, Misuse, Offer, Place, Reason, Turn,
+};
+
+const LIMITS: Limits =
+    Limits { slots: 2, max_queued_records: 100, max_queued_bytes: 10_000, timeout_ms: None };
+
+fn machine(limits: Limits) -> AgentRuntime {
+    let mut runtime = AgentRuntime::new(limits).expect("limits are sane");
+    check(
+        &mut runtime,
+        0,
+        Input { assigned: assigned(1, 0, false), ..Input::default() },
+        Turn::default(),
+    );
+    runtime
+}
+
+/// Partition 0, alone.
+#[allow(clippy::unnecessary_wraps, reason = "it stands where the input wants an option")]
+fn assigned(epoch: u64, position: u64, adopt: bool) -> Option<Vec<Assigned>> {
+    Some(vec![Assigned { partition: 0, epoch, position, adopt }])
+}
+
+/// A record of partition 0 whose offset is its token.
+fn offer(token: u64, lane: &str) -> Offer {
+    Offer {
+        token,
+        place: Place { partition: 0, epoch: 1, offset: token },
+        lane: (!lane.is_empty()).then(|| Lane::of(lane.as_bytes())),
+        deadline: None,
+        nbytes: 10,
+        covers: Box::default(),
+    }
+}
+
+fn offered(offers: impl IntoIterator<Item = Offer>) -> Input {
+    Input { offered: offers.into_iter().collect(), ..Input::default() }
+}
+
+fn done(tokens: &[u64]) -> Input {
+    Input { executed: tokens.to_vec(), acknowledged: tokens.to_vec(), ..Input::default() }
+}
+
+/// One turn, compared as a whole.
+#[track_caller]
+fn check(runtime: &mut AgentRuntime, now: i64, input: Input, expected: Turn) {
+    assert_eq!(runtime.turn(now, input), Ok(expected));
+}
+
+#[test]
+fn a_hot_key_does_not_hold_up_the_others() {
+    let mut runtime = machine(LIMITS);
+    let records = [offer(0, "hot"), offer(1, "hot"), offer(2, "hot"), offer(3, "a"), offer(4, "b")];
+    check(&mut runtime, 1, offered(records), Turn { start: vec![0, 3], ..Turn::default() });
+    check(&mut runtime, 2, done(&[3]), Turn { start: vec![4], ..Turn::default() });
+    check(
+        &mut runtime,
+        3,
+        done(&[0]),
+        Turn { start: vec![1], commits: vec![(0, 1)], ..Turn::default() },
+    );
+}
+
+#[test]
+fn no_lane_starves() {
+    let mut runtime = machine(Limits { slots: 1, ..LIMITS });
+    let records = [offer(0, "a"), offer(1, "a"), offer(2, "a"), offer(3, "b")];
+    check(&mut runtime, 1, offered(records), Turn { start: vec![0], ..Turn::default() });
+    // "b" became ready before the second of "a" did.
+    check(
+        &mut runtime,
+        2,
+        done(&[0]),
+        Turn { start: vec![3], commits: vec![(0, 1)], ..Turn::default() },
+    );
+    check(&mut runtime, 3, done(&[3]), Turn { start: vec![1], ..Turn::default() });
+}
+
+#[test]
+fn a_slot_is_freed_by_the_end_of_the_run_and_a_lane_by_its_acknowledgement() {
+    let mut runtime = machine(Limits { slots: 1, ..LIMITS });
+    let records = [offer(0, "a"), offer(1, "a"), offer(2, "b")];
+    check(&mut runtime, 1, offered(records), Turn { start: vec![0], ..Turn::default() });
+    let ended = Input { executed: vec![0], ..Input::default() };
+    check(&mut runtime, 2, ended, Turn { start: vec![2], ..Turn::default() });
+    assert_eq!((runtime.running(), runtime.in_flight(), runtime.queued()), (1, 2, 1));
+}
+
+#[test]
+fn an_acknowledgement_of_a_run_that_still_executes_is_ignored() {
+    let mut runtime = machine(LIMITS);
+    check(&mut runtime, 1, offered([offer(0, "a")]), Turn { start: vec![0], ..Turn::default() });
+    let early = Input { acknowledged: vec![0], ..Input::default() };
+    check(&mut runtime, 2, early, Turn::default());
+    check(&mut runtime, 3, done(&[0]), Turn { commits: vec![(0, 1)], ..Turn::default() });
+}
+
+#[test]
+fn the_deadline_counts_before_the_start_and_the_timeout_after_it() {
+    let mut runtime = machine(Limits { slots: 1, timeout_ms: Some(50), ..LIMITS });
+    let late = Offer { deadline: Some(40), ..offer(2, "") };
+    let dead = Offer { deadline: Some(10), ..offer(3, "") };
+    check(
+        &mut runtime,
+        10,
+        offered([offer(0, ""), offer(1, ""), late, dead]),
+        Turn {
+            start: vec![0],
+            settled: vec![(3, Reason::Expired)],
+            wake_at: Some(40),
+            ..Turn::default()
+        },
+    );
+    check(
+        &mut runtime,
+        40,
+        Input::default(),
+        Turn { settled: vec![(2, Reason::Expired)], wake_at: Some(60), ..Turn::default() },
+    );
+    check(&mut runtime, 60, Input::default(), Turn { cancel: vec![0], ..Turn::default() });
+    check(
+        &mut runtime,
+        61,
+        done(&[0]),
+        Turn { start: vec![1], commits: vec![(0, 1)], wake_at: Some(111), ..Turn::default() },
+    );
+    // Both expired ones are acknowledged like runs.
+    let published = Input { acknowledged: vec![2, 3], ..Input::default() };
+    check(&mut runtime, 62, published, Turn { wake_at: Some(111), ..Turn::default() });
+    check(&mut runtime, 63, done(&[1]), Turn { commits: vec![(0, 4)], ..Turn::default() });
+}
+
+#[test]
+fn nothing_expires_while_suspended_but_running_work_is_still_cancelled() {
+    let mut runtime = machine(Limits { slots: 1, ..LIMITS });
+    let running = Offer { deadline: Some(20), ..offer(0, "") };
+    let queued = Offer { deadline: Some(10), ..offer(1, "") };
+    check(
+        &mut runtime,
+        1,
+        offered([running, queued]),
+        Turn { start: vec![0], wake_at: Some(10), ..Turn::default() },
+    );
+    let begin = Input { revoked: true, ..Input::default() };
+    check(&mut runtime, 2, begin, Turn { wake_at: Some(20), ..Turn::default() });
+    check(&mut runtime, 20, Input::default(), Turn { cancel: vec![0], ..Turn::default() });
+    check(
+        &mut runtime,
+        21,
+        Input { assigned: assigned(2, 0, true), ..Input::default() },
+        Turn { settled: vec![(1, Reason::Expired)], ..Turn::default() },
+    );
+}
+
+#[test]
+fn a_lost_partition_that_comes_back_starts_from_nothing() {
+    let mut runtime = machine(LIMITS);
+    let records = [offer(0, "a"), offer(1, "b"), offer(2, "c")];
+    check(&mut runtime, 1, offered(records), Turn { start: vec![0, 1], ..Turn::default() });
+    check(
+        &mut runtime,
+        2,
+        Input { executed: vec![1], revoked: true, ..Input::default() },
+        Turn::default(),
+    );
+    check(
+        &mut runtime,
+        3,
+        Input { assigned: Some(vec![]), ..Input::default() },
+        Turn {
+            cancel: vec![0],
+            settled: vec![(1, Reason::Fenced), (2, Reason::Fenced)],
+            ..Turn::default()
+        },
+    );
+    // Late news of a fenced run is no news.
+    check(&mut runtime, 4, Input { acknowledged: vec![0, 1], ..Input::default() }, Turn::default());
+    assert_eq!(runtime.in_flight(), 1);
+    let again = Offer { place: Place { partition: 0, epoch: 3, offset: 0 }, ..offer(10, "a") };
+    let back = Input { assigned: assigned(3, 0, true), ..offered([again]) };
+    check(&mut runtime, 5, back, Turn::default());
+    // The old task of lane "a" has ended only now.
+    check(
+        &mut runtime,
+        6,
+        done(&[0]),
+        Turn { start: vec![10], settled: vec![(0, Reason::Fenced)], ..Turn::default() },
+    );
+}
+
+#[test]
+fn a_cancelled_run_of_a_lost_partition_is_not_cancelled_twice() {
+    let mut runtime = machine(LIMITS);
+    let record = Offer { deadline: Some(5), ..offer(0, "") };
+    check(
+        &mut runtime,
+        1,
+        offered([record]),
+        Turn { start: vec![0], wake_at: Some(5), ..Turn::default() },
+    );
+    check(&mut runtime, 5, Input::default(), Turn { cancel: vec![0], ..Turn::default() });
+    check(&mut runtime, 6, Input { assigned: Some(vec![]), ..Input::default() }, Turn::default());
+    let ended = Turn { settled: vec![(0, Reason::Fenced)], ..Turn::default() };
+    check(&mut runtime, 7, done(&[0]), ended);
+}
+
+#[test]
+fn parts_of_a_join_wait_again_when_the_run_that_covers_them_is_fenced() {
+    let mut runtime = machine(LIMITS);
+    let both = |epoch| {
+        [0, 1].map(|partition| Assigned { partition, epoch, position: 0, adopt: true }).to_vec()
+    };
+    let part = Hold { token: 1, place: Place { partition: 1, epoch: 2, offset: 0 } };
+    let fires = |token, epoch, partition, offset| Offer {
+        place: Place { partition, epoch, offset },
+        covers: Box::new([1]),
+        ..offer(token, "")
+    };
+    check(
+        &mut runtime,
+        1,
+        Input { assigned: Some(both(2)), held: vec![part], ..offered([fires(2, 2, 0, 0)]) },
+        Turn { start: vec![2], ..Turn::default() },
+    );
+    let mut only_one = both(3);
+    only_one.remove(0);
+    check(
+        &mut runtime,
+        2,
+        Input { assigned: Some(only_one), ..Input::default() },
+        Turn { cancel: vec![2], ..Turn::default() },
+    );
+    check(
+        &mut runtime,
+        3,
+        offered([fires(3, 3, 1, 1)]),
+        Turn { start: vec![3], ..Turn::default() },
+    );
+    check(&mut runtime, 4, done(&[3]), Turn { commits: vec![(1, 2)], ..Turn::default() });
+    assert_eq!(runtime.stats().held, 0);
+}
+
+#[test]
+fn a_flood_goes_at_half_and_every_partition_is_judged_again() {
+    let mut runtime =
+        AgentRuntime::new(Limits { slots: 1, max_queued_bytes: 10, ..LIMITS }).expect("sane");
+    let all = (0..6)
+        .map(|partition| Assigned { partition, epoch: 1, position: 0, adopt: false })
+        .collect();
+    let records = (0..6).map(|partition| Offer {
+        place: Place { partition, epoch: 1, offset: 0 },
+        ..offer(u64::from(partition), "")
+    });
+    // 50 bytes in five partitions of ten each: no partition is too full, but together they are.
+    check(
+        &mut runtime,
+        1,
+        Input { assigned: Some(all), ..offered(records) },
+        Turn { start: vec![0], pause: vec![1, 2, 3, 4, 5], ..Turn::default() },
+    );
+    let next = |token: u64, commit| Turn { start: vec![token], commits: commit, ..Turn::default() };
+    check(&mut runtime, 2, done(&[0]), next(1, vec![(0, 1)]));
+    check(&mut runtime, 3, done(&[1]), next(2, vec![(1, 1)]));
+    // 20 bytes are left, in 4 and 5, which are above half themselves.
+    check(&mut runtime, 4, done(&[2]), Turn { resume: vec![1, 2, 3], ..next(3, vec![(2, 1)]) });
+    check(&mut runtime, 5, done(&[3]), Turn { resume: vec![4], ..next(4, vec![(3, 1)]) });
+}
+
+#[test]
+fn misuse_changes_nothing() {
+    let mut runtime = machine(LIMITS);
+    check(&mut runtime, 5, offered([offer(0, "")]), Turn { start: vec![0], ..Turn::default() });
+    let before = runtime.stats();
+    let twice = Assigned { partition: 4, epoch: 2, position: 0, adopt: false };
+    for (now, input, misuse) in [
+        (4, done(&[0]), Misuse::ClockWentBack { now: 4, before: 5 }),
+        (6, Input { offered: vec![offer(0, "")], ..done(&[0]) }, Misuse::TokenReused { token: 0 }),
+        (6, offered([offer(9, ""), offer(7, ""), offer(9, "")]), Misuse::TokenReused { token: 9 }),
+        (
+            6,
+            Input { assigned: Some(vec![twice, twice]), ..done(&[0]) },
+            Misuse::PartitionTwice { partition: 4 },
+        ),
+    ] {
+        assert_eq!(runtime.turn(now, input), Err(misuse));
+        assert_eq!(runtime.stats(), before);
+    }
+}
+
+#[test]
+fn limits_are_checked() {
+    let absurd = [
+        Limits { slots: 0, ..LIMITS },
+        Limits { max_queued_records: 0, ..LIMITS },
+        Limits { max_queued_bytes: u64::MAX, ..LIMITS },
+        Limits { timeout_ms: Some(0), ..LIMITS },
+    ];
+    for (limits, name) in
+        absurd.into_iter().zip(["slots", "max_queued_records", "max_queued_bytes", "timeout_ms"])
+    {
+        let refusal = AgentRuntime::new(limits).expect_err("absurd");
+        assert!(refusal.to_string().starts_with(name), "{refusal}");
+    }
+}
+
+#[test]
+fn the_largest_numbers_do_not_overflow() {
+    let mut runtime = machine(Limits { timeout_ms: Some(1_000), ..LIMITS });
+    let last = Offer {
+        place: Place { partition: 0, epoch: 1, offset: u64::MAX },
+        nbytes: u32::MAX,
+        ..offer(u64::MAX, "")
+    };
+    let turn = runtime.turn(i64::MAX, offered([last])).expect("no misuse");
+    assert_eq!((turn.start, turn.wake_at), (vec![u64::MAX], Some(i64::MAX)));
+}
+
+/// Five times more keys than slots, one of them hot, run times from 1 to 20 ms: the slots stay busy.
+#[test]
+fn slots_stay_busy_while_a_partition_is_blocked_by_its_first_record() {
+    let slots = 10;
+    let mut runtime = machine(Limits { slots, ..LIMITS });
+    let mut waiting: VecDeque<Offer> =
+        (0..2_000).map(|token| offer(token, &format!("key-{}", token % 50))).collect();
+    let mut ends: BTreeSet<(i64, u64)> = BTreeSet::new();
+    let (mut busy, mut now) = (0, 0);
+    while !waiting.is_empty() {
+        now += 1;
+        let mut ended = Vec::new();
+        while let Some(&(end, token)) = ends.first()
+            && end <= now
+        {
+            ends.pop_first();
+            ended.push(token);
+        }
+        let room = usize::try_from(100 - runtime.queued()).expect("within the limit");
+        let batch = waiting.drain(..room.min(waiting.len())).collect();
+        let turn = runtime.turn(now, Input { offered: batch, ..done(&ended) }).expect("no misuse");
+        for token in turn.start {
+            // The first record takes as long as everything else together.
+            let takes =
+                if token == 0 { 1_000_000 } else { 1 + i64::try_from(token % 20).expect("small") };
+            ends.insert((now + takes, token));
+        }
+        assert!(turn.commits.is_empty(), "the first record is not done");
+        busy += runtime.running();
+    }
+    let share = busy * 100 / (slots * u64::try_from(now).expect("positive"));
+    assert!(share >= 95, "slots were busy {share} % of the time");
+}
