@@ -1,0 +1,317 @@
+"""Runs a repository's tests where they can do little harm, and reads what they report.
+
+Running a repository's tests is running its code. It gets: no variable of the worker's but a few harmless
+ones, a home and a temporary folder in scratch, limits on time, memory, file size and output, and, where the
+machine allows it (Linux namespaces), no network but its own loopback and no sight of other processes, which
+also keeps it from reading their environment. Whatever it starts is ended with it. It does not get: another
+user, or a file system without what the worker may read. Who runs unknown repositories gives workers a
+container of their own.
+"""
+
+import asyncio
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+from xml.parsers import expat
+
+import orjson
+
+from agents.specialized.facts import Failure, Outcome, clean, clean_block
+from agents.specialized.repository import Checkout
+from agents.specialized.subprocesses import Finished, environment_for, run
+
+MIB = 1024 * 1024
+LAUNCHER = Path(__file__).with_name("launcher.py")
+REPORT_LIMIT = 16 * MIB
+MOST_FAILURES = 50
+TAIL = 4_000
+BACKSTOP = 10.0
+"""Seconds after its time limit at which the launcher itself is ended."""
+
+MOST_DIGITS = 10
+NO_TESTS = 5
+FINE = frozenset({0, 1})
+MEANINGS = {
+    2: "the test run was broken off: tests could not be collected, or stopped it",
+    3: "pytest itself failed",
+    4: "pytest does not accept the repository's configuration or options here",
+    NO_TESTS: "pytest says it found no tests, yet its report has some",
+}
+"""What pytest's exit codes mean, as far as the counts do not say it."""
+SPACES = ("unshare", "--user", "--map-current-user", "--keep-caps", "--net", "--pid", "--fork")
+WAYS: tuple[tuple[tuple[str, ...], str], ...] = (
+    ((*SPACES, "--kill-child", "--mount-proc", "--"), "own network, processes and user"),
+    (("unshare", "--net", "--"), "own network"),
+)
+PLACE = re.compile(r"^(?P<file>[^\s:][^:\n]*\.py):(?P<line>\d+): (?P<what>.*)$", re.MULTILINE)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one run of a test suite may take."""
+
+    seconds: float = 120.0
+    memory: int = 2048 * MIB
+    file_size: int = 256 * MIB
+    output: int = MIB
+
+
+@dataclass(frozen=True, slots=True)
+class Isolation:
+    """What keeps tests away from the rest of the machine: a command in front of theirs, and what it does."""
+
+    command: tuple[str, ...]
+    description: str
+
+    @property
+    def network(self) -> Literal["cut", "open"]:
+        """Whether tests can reach other machines."""
+        return "cut" if self.command else "open"
+
+
+_found: list[Isolation] = []
+
+
+async def isolation() -> Isolation:
+    """Find the strongest isolation this machine allows; tried once per process."""
+    if not _found:
+        program = shutil.which("unshare")
+        _found.append(await _try_ways() if program else Isolation((), "none: there is no `unshare` here"))
+    return _found[0]
+
+
+async def _try_ways() -> Isolation:
+    for command, description in WAYS:
+        tried = await run(
+            [*command, "true"], folder=Path("/"), environment=environment_for(Path("/")), seconds=5.0
+        )
+        if tried.code == 0:
+            return Isolation(command, description)
+    return Isolation((), "none: this machine does not allow namespaces")
+
+
+async def run_tests(checkout: Checkout, limits: Limits, kept: Isolation) -> Outcome:
+    """Run pytest on a checkout.
+
+    Args:
+        checkout: The tree; its tests may change it.
+        limits: What they may take.
+        kept: What they are kept in.
+    """
+    report = checkout.scratch / "report.xml"
+    command = [sys.executable, "-m", "pytest", *_options(checkout, report)]
+    wanted = {
+        "command": command,
+        "seconds": limits.seconds,
+        "memory": limits.memory,
+        "file_size": limits.file_size,
+        "own_network": kept.network == "cut",
+    }
+    environment = await asyncio.to_thread(_prepared, checkout)
+    started = time.monotonic()
+    finished = await run(
+        [*kept.command, sys.executable, "-I", "-S", LAUNCHER, orjson.dumps(wanted).decode()],
+        folder=checkout.root,
+        environment=environment,
+        seconds=limits.seconds + BACKSTOP,
+        output_limit=limits.output,
+    )
+    seconds = round(time.monotonic() - started, 3)
+    cases = await asyncio.to_thread(_cases, report)
+    return _outcome(finished, cases, limits, checkout).model_copy(update={"duration_seconds": seconds})
+
+
+def _options(checkout: Checkout, report: Path) -> list[str]:
+    return [
+        f"--rootdir={checkout.root}",
+        f"--junitxml={report}",
+        "--tb=short",
+        "--color=no",
+        "-q",
+        *("-o", "junit_family=xunit1"),  # the one with file and line
+        *("-o", "junit_logging=no"),
+        # A cache elsewhere, rather than no cache plugin, whose settings and options a repository may use.
+        *("-o", f"cache_dir={checkout.scratch / 'pytest-cache'}"),
+    ]
+
+
+def _prepared(checkout: Checkout) -> dict[str, str]:
+    """Make the folders tests get, and give their environment."""
+    home, temporary = checkout.scratch / "home", checkout.scratch / "temporary"
+    home.mkdir()
+    temporary.mkdir()
+    # Without a configuration of its own, pytest would look for one in all folders above.
+    (checkout.scratch / "pytest.ini").touch()
+    return environment_for(
+        home,
+        TMPDIR=str(temporary),
+        PYTHONPATH=f"{checkout.root}:{checkout.root / 'src'}",
+        PYTHONDONTWRITEBYTECODE="1",
+        PYTHONIOENCODING="utf-8:replace",
+    )
+
+
+@dataclass(slots=True)
+class _Case:
+    """One `testcase` element of a JUnit report."""
+
+    name: str
+    file: str
+    line: int | None
+    kind: str = "passed"
+    message: str = ""
+    text: str = ""
+
+
+class _UntrustedReportError(Exception):
+    """The report is not what pytest writes."""
+
+
+def _cases(report: Path) -> list[_Case] | str:
+    """Read a JUnit report, or say why not.
+
+    The tests can write that file too, so it is read as hostile: bounded, and refused as soon as a DTD begins,
+    before any entity is declared; expat on its own loads nothing from outside.
+    """
+    try:
+        if report.is_symlink() or report.stat().st_size > REPORT_LIMIT:
+            return "its report is too large to be read"
+        content = report.read_bytes()
+    except OSError:
+        return "it ended without a report"
+    reader = _Reader()
+    try:
+        reader.parser.Parse(content, True)  # noqa: FBT003 (expat takes no keyword: this is all of it)
+    except (expat.ExpatError, _UntrustedReportError) as error:
+        return f"its report cannot be read: {error}"
+    return reader.cases
+
+
+class _Reader:
+    """Collects the test cases of a JUnit report."""
+
+    def __init__(self) -> None:
+        self.cases: list[_Case] = []
+        self.inside = False
+        self.parser = expat.ParserCreate()
+        self.parser.buffer_text = True
+        self.parser.StartDoctypeDeclHandler = self.refuse
+        self.parser.StartElementHandler = self.start
+        self.parser.EndElementHandler = self.end
+        self.parser.CharacterDataHandler = self.text
+
+    def refuse(self, *_: Any) -> None:
+        raise _UntrustedReportError("it declares a document type")
+
+    def start(self, tag: str, attributes: dict[str, str]) -> None:
+        if tag == "testcase":
+            line = attributes.get("line", "")
+            number = int(line) + 1 if line.isdecimal() and len(line) < MOST_DIGITS else None
+            self.cases.append(_Case(_node_id(attributes), attributes.get("file", ""), number))
+        elif tag in {"failure", "error", "skipped"} and self.cases:
+            self.inside = True
+            case = self.cases[-1]
+            # A test that failed and then broke its tear-down is one failed test.
+            if case.kind == "passed":
+                case.kind = tag
+            case.message = case.message or attributes.get("message", "")
+
+    def end(self, tag: str) -> None:
+        if tag in {"failure", "error", "skipped"}:
+            self.inside = False
+
+    def text(self, text: str) -> None:
+        if self.inside:
+            self.cases[-1].text += text
+
+
+def _node_id(attributes: dict[str, str]) -> str:
+    """Name a test the way pytest does on its command line, as far as the report has it."""
+    file, name = attributes.get("file", ""), attributes.get("name", "")
+    place = attributes.get("classname", "")
+    if file:
+        module = file.removesuffix(".py").replace("/", ".")
+        place = "::".join([file, *filter(None, place.removeprefix(module).split("."))])
+    return "::".join(filter(None, (place, name)))
+
+
+def _outcome(finished: Finished, cases: list[_Case] | str, limits: Limits, checkout: Checkout) -> Outcome:
+    told: dict[str, Any] = {}
+    if finished.errors.startswith(b"{"):
+        told = orjson.loads(finished.errors.splitlines()[0])
+    code = told.get("code")
+    timed_out = finished.timed_out or bool(told.get("timed_out"))
+    problem = _problem(code, cases, limits, timed_out=timed_out)
+    known = [] if isinstance(cases, str) else cases
+    output = clean_block(finished.output.decode(errors="replace"), TAIL * 4)
+    output = output.replace(f"{checkout.root}/", "").replace(str(checkout.scratch), "")
+    failures = [_failure(case, checkout) for case in known if case.kind in {"failure", "error"}]
+    if timed_out:
+        failures.append(_hung(output, limits))
+    return Outcome(
+        passed=sum(case.kind == "passed" for case in known),
+        failed=sum(case.kind == "failure" for case in known) + timed_out,
+        errors=sum(case.kind == "error" for case in known),
+        skipped=sum(case.kind == "skipped" for case in known),
+        exit_code=code,
+        timed_out=timed_out,
+        problem=problem,
+        left_running=told.get("left_running", 0),
+        failures=tuple(failures[:MOST_FAILURES]),
+        failures_left_out=max(0, len(failures) - MOST_FAILURES),
+        output_tail=output[-TAIL:] if problem else "",
+    )
+
+
+def _problem(code: int | None, cases: list[_Case] | str, limits: Limits, *, timed_out: bool) -> str:
+    """Say why the counts are not the whole story; nothing if they are."""
+    if timed_out:
+        return f"the tests took longer than {limits.seconds:g} s and were ended"
+    if code is None:
+        return "the test run was ended from outside"
+    if code < 0:
+        return f"the test run was ended by signal {-code}; it may use {limits.memory // MIB} MiB of memory"
+    if isinstance(cases, str):
+        return f"the test run ended with {code}: {cases}"
+    if code in FINE or (code == NO_TESTS and not cases):
+        return ""
+    return MEANINGS.get(code, f"the test run ended with {code}")
+
+
+def _failure(case: _Case, checkout: Checkout) -> Failure:
+    text = case.text.replace(f"{checkout.root}/", "")
+    places = [match for match in PLACE.finditer(text) if not match["file"].startswith(("/", ".venv"))]
+    own = [match for match in places if match["file"] == case.file] or places
+    return Failure(
+        test=clean(case.name, 200),
+        file=clean(case.file or (own[-1]["file"] if own else ""), 200),
+        line=int(own[-1]["line"]) if own else case.line,
+        message=clean(case.message or text, 500),
+    )
+
+
+def _hung(output: str, limits: Limits) -> Failure:
+    place = next(
+        (match for match in PLACE.finditer(output) if match["what"].startswith("KeyboardInterrupt")), None
+    )
+    return Failure(
+        test="the test that was running",
+        file=clean(place["file"], 200) if place else "",
+        line=int(place["line"]) if place else None,
+        message=f"did not end within {limits.seconds:g} s",
+    )
+
+
+def failing(outcome: Outcome) -> set[str]:
+    """Give the tests of an outcome that failed, by name."""
+    return {failure.test for failure in outcome.failures}
+
+
+def names(tests: Sequence[str] | set[str]) -> tuple[str, ...]:
+    """Put names in an order that does not depend on anything."""
+    return tuple(sorted(tests))
