@@ -55,7 +55,7 @@ class Settings(BaseSettings):
             if host not in LOOPBACK and not self.allow_plaintext:
                 raise ConfigurationError(
                     f"CALLBOARD_BOOTSTRAP_SERVERS names {server.strip()!r}, which is not this machine,"
-                    " and the connection would not be encrypted; set CALLBOARD_ALLOW_PLAINTEXT=true if the network"
-                    " between is yours"
+                    " and the connection would not be encrypted; set CALLBOARD_ALLOW_PLAINTEXT=true if the"
+                    " network between is yours"
                 )
         return self.bootstrap_servers

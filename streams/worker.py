@@ -51,7 +51,7 @@ CLOCK_SKEW_MS = 60_000
 
 P = TypeVar("P", TaskPayload, ResultPayload)
 
-ERROR_TYPES = frozenset(kind.type for kind in (AgentError, *all_errors()))
+ERROR_TYPES = frozenset(kind.type for kind in all_errors())
 
 NO_SUCCESS = frozenset({AgentStatus.FAILED, AgentStatus.CANCELED})
 
@@ -294,13 +294,8 @@ class AgentWorker:
             return self._invalid(record, envelopes.fallback(record), None, error)
         is_task = record.topic == self._topics.tasks(self.agent.name)
         source = None if is_task else self._topics.agent_of(record.topic)
-        if envelope.type != (TASK if is_task else RESULT):
-            expected = TASK if is_task else RESULT
-            unknown = InvalidInputError(
-                f"{place(record)}: type {envelope.type!r} is unknown here; this topic holds {expected}"
-            )
-            return self._invalid(record, envelope, source, unknown)
         try:
+            _expect_type(record, envelope, TASK if is_task else RESULT)
             workflow = self._workflow_of(record, envelope, source)
         except AgentError as error:
             return self._invalid(record, envelope, source, error)
@@ -479,7 +474,7 @@ class AgentWorker:
             )
         )
         try:
-            result = await self.agent.execute(self.agent.parse_input(given.input))
+            result: object = await self.agent.execute(self.agent.parse_input(given.input))
         except AgentError as error:
             return AgentResult.failed(error)
         except Exception as error:
@@ -663,6 +658,13 @@ def _parse(kind: type[P], record: Record) -> P:
             for problem in error.errors(include_url=False, include_input=False)
         )
         raise InvalidInputError(f"{place(record)}: no valid {_title(kind)}: {problems}") from None
+
+
+def _expect_type(record: Record, envelope: Envelope, expected: str) -> None:
+    if envelope.type != expected:
+        raise InvalidInputError(
+            f"{place(record)}: type {envelope.type!r} is unknown here; this topic holds {expected}"
+        )
 
 
 def _title(kind: type[BaseModel]) -> str:

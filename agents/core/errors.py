@@ -128,11 +128,7 @@ class LLMUnavailableError(LLMError):
 
 def all_errors() -> tuple[type[AgentError], ...]:
     """Give every class of the tree above, for those who count or document them."""
-    found: list[type[AgentError]] = []
-    ahead = [AgentError]
-    while ahead:
-        kind = ahead.pop()
-        for child in kind.__subclasses__():
-            found.append(child)
-            ahead.append(child)
+    found: list[type[AgentError]] = [AgentError]
+    for kind in found:
+        found += kind.__subclasses__()
     return tuple(found)

@@ -13,21 +13,22 @@ from typing import Generic, Protocol, TypeVar
 from agents._rust import AgentRuntime, Turn
 
 W = TypeVar("W")
+W_contra = TypeVar("W_contra", contravariant=True)
 R = TypeVar("R")
 
 EXPIRED = "expired"
 
 
-class Host(Protocol[W, R]):
+class Host(Protocol[W_contra, R]):
     """What the runtime needs from its surroundings."""
 
-    async def execute(self, work: W) -> R:
+    async def execute(self, work: W_contra) -> R:
         """Do the work; every failure but cancellation is a result."""
 
-    def expired(self, work: W) -> R:
+    def expired(self, work: W_contra) -> R:
         """Give the result of work whose deadline passed, before it started or while it ran."""
 
-    def publish(self, done: Sequence[tuple[int, W, R]]) -> None:
+    def publish(self, done: Sequence[tuple[int, W_contra, R]]) -> None:
         """Begin to publish results; call `acknowledge` with each number once its result is durable."""
 
     def commit(self, positions: Sequence[tuple[int, int]]) -> None:
@@ -39,7 +40,7 @@ class Host(Protocol[W, R]):
     def resume(self, partitions: Sequence[int]) -> None:
         """Read these partitions again."""
 
-    def forget(self, work: W) -> None:
+    def forget(self, work: W_contra) -> None:
         """Drop work that is not this member's any more; it runs elsewhere, or has run."""
 
 

@@ -1,12 +1,15 @@
 """Every private attribute of FastStream and aiokafka that Callboard needs; a contract test holds each one."""
 
+from typing import Any
+
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from faststream.kafka import KafkaBroker
 
 
 def producer_of(broker: KafkaBroker) -> AIOKafkaProducer:
     """Give the started broker's own producer: FastStream publishes one record at a time and waits for it."""
-    producer: AIOKafkaProducer = broker.config.producer._producer.producer  # noqa: SLF001 (module's purpose)
+    state: Any = broker.config.producer
+    producer: AIOKafkaProducer = state._producer.producer  # noqa: SLF001 (module's purpose)
     return producer
 
 

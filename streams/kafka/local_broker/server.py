@@ -120,10 +120,8 @@ class Server:
         except LaunchError as error:
             raise _no_java(command[0], error) from error
 
-    def wait_until_serving(
-        self, process: Process | None, progress: Callable[[str], None], limit: float
-    ) -> None:
-        """Return when the broker has answered a request as clients send it.
+    def serves(self, process: Process | None, progress: Callable[[str], None], limit: float) -> bool:
+        """Wait until the broker answers a request as clients send it; false if it ended instead.
 
         Args:
             process: what `start` returned.
@@ -131,15 +129,14 @@ class Server:
             limit: in seconds; after it the broker is killed.
 
         Raises:
-            StartError: the broker ended, or did not serve within the limit.
-            PortTakenError, DiskFullError, FolderError, DataFolderError: it ended because of that.
+            StartError: it did neither within the limit.
         """
         started = reported = time.monotonic()
         cluster_id = self.cluster_id()
         while process is not None and process.alive():
             answer = ask(self.port, timeout=1.0)
             if answer.serving and answer.cluster_id == cluster_id:
-                return
+                return True
             now = time.monotonic()
             if now - started > limit:
                 process.signal(signal.SIGKILL)
@@ -151,8 +148,17 @@ class Server:
                 reported = now
                 progress(f"starting Kafka ({now - started:.0f} s)")
             time.sleep(_LOOK_EVERY)
-        self.pid_file.unlink(missing_ok=True)
-        raise self._why_it_ended()
+        return False
+
+    def why_it_ended(self) -> LocalBrokerError:
+        """Return the error for a broker that ended while it was starting, as far as its log tells why."""
+        tail = self.tail()
+        for said, kind, advice in _REASONS:
+            if said in tail:
+                return kind(
+                    f"Kafka ended while starting: {advice.format(data=self.data, port=self.port)}{tail}"
+                )
+        return StartError(f"Kafka ended while starting.{tail}")
 
     def stop(self, process: Process, progress: Callable[[str], None], limit: float) -> None:
         """Ask the broker to stop, wait, and kill it if it has not ended after `limit` seconds.
@@ -281,24 +287,16 @@ class Server:
                 check=False,
                 text=True,
                 errors="replace",
+                umask=0o077,
             )
         except OSError as error:
             raise _no_java(command[0], error) from error
         if done.returncode:
             self.output.write_text(done.stdout)
-            raise self._why_it_ended()
+            raise self.why_it_ended()
         self._write_stamp(draft)
         settings.unlink()
         draft.rename(self.data)
-
-    def _why_it_ended(self) -> LocalBrokerError:
-        tail = self.tail()
-        for said, kind, advice in _REASONS:
-            if said in tail:
-                return kind(
-                    f"Kafka ended while starting: {advice.format(data=self.data, port=self.port)}{tail}"
-                )
-        return StartError(f"Kafka ended while starting.{tail}")
 
 
 # What Kafka and Java say in their logs, the first that fits.

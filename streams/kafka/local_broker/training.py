@@ -101,9 +101,8 @@ def _train(cache: Path, work: Path) -> None:
     server = Server(work, jars_folder(cache), _free_port())
     server.prepare()
     process = server.start([f"-XX:AOTCacheOutput={draft}"])
-    server.wait_until_serving(process, _say, _START_LIMIT)
-    if process is None:
-        return  # wait_until_serving raises in this case
+    if process is None or not server.serves(process, _say, _START_LIMIT):
+        raise server.why_it_ended()
     try:
         asyncio.run(_work(f"{HOST}:{server.port}"))
     finally:
