@@ -1,0 +1,20 @@
+"""No test of this package sees what the developer's shell has chosen, and none asks a model by accident."""
+
+from collections.abc import Iterator
+
+import pytest
+
+from agents.core import llm
+from agents.tests.environment import evidence_mode
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _clean_environment() -> Iterator[None]:
+    with evidence_mode():
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_shared_provider() -> None:
+    # A provider keeps its connections, and those belong to the event loop of the test that opened them.
+    llm._provider.cache_clear()
