@@ -22,8 +22,8 @@ UNTRUSTED = (
 class EvidenceAgent(Agent[Any, dict[str, Any]]):
     """An agent whose findings come from tools; a model may add to them but not replace them."""
 
-    async def _judgement(self, question: str, **evidence: str) -> str:
-        """Ask the model for its view; in evidence mode, say that none was asked.
+    async def _answer(self, question: str, **evidence: str) -> str | None:
+        """Ask the model; none in evidence mode.
 
         Args:
             question: What to answer; our words only.
@@ -33,12 +33,16 @@ class EvidenceAgent(Agent[Any, dict[str, Any]]):
             LLMUnavailableError: If the model cannot be reached; the runtime tries again.
         """
         if not self.llm.asks:
-            return NO_JUDGEMENT
+            return None
         try:
-            answer: str = await self._call_llm(prompt(question, **evidence), system=self.system_prompt)
+            return str(await self._call_llm(prompt(question, **evidence), system=self.system_prompt))
         except LLMIncompleteError as error:
-            answer = f"{error.partial}\n(incomplete: {error})"
-        return clean_block(answer[:JUDGEMENT_LIMIT], JUDGEMENT_LIMIT)
+            return f"{error.partial}\n(incomplete: {error})"
+
+    async def _judgement(self, question: str, **evidence: str) -> str:
+        """Do as `_answer`, cut to what fits into a result; in evidence mode, say that no model was asked."""
+        answer = await self._answer(question, **evidence)
+        return NO_JUDGEMENT if answer is None else clean_block(answer[:JUDGEMENT_LIMIT], JUDGEMENT_LIMIT)
 
 
 def prompt(question: str, **evidence: str) -> str:

@@ -250,7 +250,7 @@ def told(value: Any, kind: type[FactT]) -> FactT | None:
 
 
 def goal_of(value: Any, task: Task) -> str:
-    """Find the goal: the input, an entry `goal` of it or of one of its parts, or what the workflow began with.
+    """Find the goal: the input, an entry `goal` of it or of its parts, or what the workflow began with.
 
     Raises:
         InvalidInputError: If the input is neither text nor an object nor nothing.

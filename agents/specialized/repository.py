@@ -83,9 +83,9 @@ class Checkout:
         # The scratch folder's name says nothing to anyone, and would make two runs' messages differ.
         return replace(finished, errors=finished.errors.replace(os.fsencode(self.scratch) + b"/", b""))
 
-    async def apply(self, patch: bytes) -> Finished:
+    async def apply(self, patch: bytes, *options: str) -> Finished:
         """Apply a patch to the tree and its index; all of it or nothing."""
-        return await self.git("apply", "--index", "--binary", "--whitespace=nowarn", "-", given=patch)
+        return await self.git("apply", "--index", "--whitespace=nowarn", *options, "-", given=patch)
 
     async def difference(self, *options: str) -> bytes:
         """Give all changes since the commit as a patch that `git apply` takes.

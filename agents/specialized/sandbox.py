@@ -43,6 +43,12 @@ MEANINGS = {
     NO_TESTS: "pytest says it found no tests, yet its report has some",
 }
 """What pytest's exit codes mean, as far as the counts do not say it."""
+PLUGINS = {
+    "anyio": ("anyio",),
+    "hypothesispytest": ("hypothesis",),
+    "pytest_cov": ("--cov", "pytest-cov", "pytest_cov"),
+}
+"""pytest plugins of a worker's environment, and the words a repository uses that needs them."""
 SPACES = ("unshare", "--user", "--map-current-user", "--keep-caps", "--net", "--pid", "--fork")
 WAYS: tuple[tuple[tuple[str, ...], str], ...] = (
     ((*SPACES, "--kill-child", "--mount-proc", "--"), "own network, processes and user"),
@@ -104,7 +110,7 @@ async def run_tests(checkout: Checkout, limits: Limits, kept: Isolation) -> Outc
         kept: What they are kept in.
     """
     report = checkout.scratch / "report.xml"
-    command = [sys.executable, "-m", "pytest", *_options(checkout, report)]
+    command = [sys.executable, "-m", "pytest", *_options(checkout, report), *await _without_plugins(checkout)]
     wanted = {
         "command": command,
         "seconds": limits.seconds,
@@ -138,6 +144,16 @@ def _options(checkout: Checkout, report: Path) -> list[str]:
         # A cache elsewhere, rather than no cache plugin, whose settings and options a repository may use.
         *("-o", f"cache_dir={checkout.scratch / 'pytest-cache'}"),
     ]
+
+
+async def _without_plugins(checkout: Checkout) -> list[str]:
+    """Leave the worker's own pytest plugins out where the repository does not speak of them.
+
+    They load whatever they test, in every run: hypothesis alone takes longer than most small suites.
+    """
+    asked = [("grep", "-q", "-i", "-F", *(f"-e{word}" for word in words)) for words in PLUGINS.values()]
+    answers = await asyncio.gather(*(checkout.git(*arguments) for arguments in asked))
+    return [f"-pno:{plugin}" for plugin, answer in zip(PLUGINS, answers, strict=True) if answer.code == 1]
 
 
 def _prepared(checkout: Checkout) -> dict[str, str]:
