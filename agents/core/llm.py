@@ -8,6 +8,7 @@ Never retries: the runtime is the one owner of retries.
 import os
 from dataclasses import dataclass
 from functools import cache
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Literal, Protocol, Self, get_args
 
 from agents.core.errors import ConfigurationError, LLMIncompleteError, LLMOffError, LLMUnavailableError
@@ -21,6 +22,11 @@ Backend = Literal["anthropic", "off"]
 CHOICE = "CALLBOARD_LLM"
 CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL")
 WHOLE_ANSWERS = frozenset({"end_turn", "stop_sequence"})
+ADVICE = {
+    "max_tokens": "raise AgentConfig(max_tokens=...) or ask for less",
+    "model_context_window_exceeded": "shorten the question",
+    "refusal": "it declined to answer this question",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +76,17 @@ def chosen_backend(configured: str | None = None) -> Backend:
         configured: The agent's own choice, which wins over the environment.
 
     Raises:
-        ConfigurationError: If nothing is chosen and no credential is set, or the choice is unknown.
+        ConfigurationError: If nothing is chosen and no credential is set, the choice is unknown, or it needs
+            a credential that is not there.
     """
     choice = configured or os.environ.get(CHOICE, "").strip().lower()
-    if choice == "anthropic" or (not choice and any(os.environ.get(name) for name in CREDENTIALS)):
+    has_credential = any(os.environ.get(name) for name in CREDENTIALS)
+    if choice == "anthropic" and not has_credential:
+        raise ConfigurationError(
+            f"the language model backend 'anthropic' needs one of {', '.join(CREDENTIALS)}, and none is set;"
+            f" set one, or {CHOICE}=off (`--llm off`) to run without a model"
+        )
+    if choice == "anthropic" or (not choice and has_credential):
         return "anthropic"
     if choice == "off":
         return "off"
@@ -157,18 +170,31 @@ class AnthropicProvider:
             raise LLMUnavailableError(
                 f"the provider could not be reached for model {model!r}: {error}", retryable=True
             ) from error
-        text = "".join(block.text for block in message.content if block.type == "text")
-        details = ReplyDetails(
-            model=message.model,
-            stop_reason=message.stop_reason or "none",
-            input_tokens=message.usage.input_tokens,
-            output_tokens=message.usage.output_tokens,
-        )
+        except (anthropic.APIError, JSONDecodeError) as error:
+            raise LLMUnavailableError(
+                f"the provider's answer for model {model!r} cannot be read: {error}", retryable=False
+            ) from error
+        try:
+            # The client does not check what it was sent: a proxy's login page arrives here as well.
+            text = "".join(block.text for block in message.content if block.type == "text")
+            details = ReplyDetails(
+                model=message.model,
+                stop_reason=message.stop_reason or "none",
+                input_tokens=message.usage.input_tokens,
+                output_tokens=message.usage.output_tokens,
+            )
+        except (AttributeError, TypeError) as error:
+            raise LLMUnavailableError(
+                f"the provider's answer for model {model!r} is no message of the Messages API;"
+                " is ANTHROPIC_BASE_URL the right address?",
+                retryable=False,
+            ) from error
         _count(details)
         if details.stop_reason not in WHOLE_ANSWERS:
+            advice = ADVICE.get(details.stop_reason, "so its answer is not whole")
             raise LLMIncompleteError(
                 f"model {details.model!r} stopped with {details.stop_reason!r} after"
-                f" {details.output_tokens} tokens; raise AgentConfig(max_tokens=...) or shorten the question",
+                f" {details.output_tokens} tokens; {advice}",
                 partial=text,
             )
         return LLMReply(text, details)
