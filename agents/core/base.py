@@ -15,6 +15,7 @@ InputT = TypeVar("InputT", default=Any)
 OutputT = TypeVar("OutputT", default=Any)
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
+YEAR = 365 * 24 * 3600
 
 
 class AgentStatus(StrEnum):
@@ -36,7 +37,7 @@ class AgentConfig(BaseModel):
     model: str = Field(default="claude-sonnet-5-5", description="model that `_call_llm` asks")
     max_tokens: int = Field(default=4096, ge=1, le=21_333, description="most tokens of one answer")
     concurrency: int = Field(default=16, ge=1, le=100_000, description="runs at the same time in one worker")
-    timeout: float | None = Field(default=None, gt=0, description="seconds one run may take")
+    timeout: float | None = Field(default=None, gt=0, le=YEAR, description="seconds one run may take")
     llm: Literal["anthropic", "off"] | None = Field(default=None, description="overrides CALLBOARD_LLM")
 
 
@@ -95,14 +96,17 @@ class Agent(ABC, Generic[InputT, OutputT]):
     An agent keeps no state between runs that matters: many runs share one instance, on several machines.
     """
 
+    _input_type: ClassVar[Any] = InputT
     _input: ClassVar[TypeAdapter[Any] | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
         super().__init_subclass__(**options)
-        for base in getattr(cls, "__orig_bases__", ()):
+        for base in cls.__dict__.get("__orig_bases__", ()):
             origin = get_origin(base)
-            if isinstance(origin, type) and issubclass(origin, Agent) and get_args(base):
-                wanted = get_args(base)[0]
+            if isinstance(origin, type) and issubclass(origin, Agent):
+                # A generic class between may have parameters of its own, in an order of its own.
+                given = dict(zip(getattr(origin, "__parameters__", ()), get_args(base), strict=False))
+                wanted = cls._input_type = given.get(origin._input_type, origin._input_type)
                 cls._input = None if isinstance(wanted, TypeVar) or wanted is Any else TypeAdapter(wanted)
 
     def __init__(self, config: AgentConfig | None = None) -> None:

@@ -120,6 +120,7 @@ class Runtime(Generic[W, R]):
         self._work: dict[int, W] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._results: dict[int, R] = {}
+        self._covers: dict[int, tuple[int, ...]] = {}
         self._offered: list[tuple[int, int, int, int, bytes | None, int | None, int, tuple[int, ...]]] = []
         self._held: list[tuple[int, int, int, int]] = []
         self._executed: list[int] = []
@@ -137,6 +138,8 @@ class Runtime(Generic[W, R]):
         """Take records to run."""
         for offer in offers:
             number = self._admit(offer.work)
+            if offer.covers:
+                self._covers[number] = offer.covers
             self._offered.append(
                 (
                     number,
@@ -165,6 +168,8 @@ class Runtime(Generic[W, R]):
     def acknowledge(self, number: int) -> None:
         """Take note that a result is durable: its lane moves on and its offset is done."""
         self._work.pop(number, None)
+        for covered in self._covers.pop(number, ()):
+            self._work.pop(covered, None)
         self._acknowledged.append(number)
         self._soon()
 
@@ -266,6 +271,7 @@ class Runtime(Generic[W, R]):
                 done.append((number, work, self._host.expired(work)))
             else:
                 self._results.pop(number, None)
+                self._covers.pop(number, None)
                 dropped = self._work.pop(number, None)
                 if dropped is not None:
                     self._host.forget(dropped)

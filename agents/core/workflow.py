@@ -1,8 +1,10 @@
 """Which agent follows which: a value that is declared once, checks itself, and never does I/O."""
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from types import MappingProxyType
 
 from agents.core.base import Agent
 from agents.core.errors import WorkflowError
@@ -35,6 +37,13 @@ class Join:
 
     steps: tuple["Step | str", ...]
 
+    def __post_init__(self) -> None:
+        names = [_name(step) for step in self.steps]
+        if len(names) < 2 or len(set(names)) != len(names):  # noqa: PLR2004 (a join of one is no join)
+            raise WorkflowError(
+                f"all_of needs two or more different steps, got: {', '.join(names) or 'none'}"
+            )
+
 
 def all_of(*steps: "Step | str") -> Join:
     """Wait for every one of `steps`: the follower's input is an object with one output per agent name.
@@ -42,9 +51,6 @@ def all_of(*steps: "Step | str") -> Join:
     Raises:
         WorkflowError: With fewer than two steps, or one of them twice.
     """
-    names = [_name(step) for step in steps]
-    if len(set(names)) < 2 or len(set(names)) != len(names):  # noqa: PLR2004 (a join of one is no join)
-        raise WorkflowError(f"all_of needs two or more different steps, got: {', '.join(names) or 'none'}")
     return Join(steps)
 
 
@@ -57,7 +63,7 @@ class Workflow:
     """
 
     name: str
-    steps: dict[str, Step] = field(default_factory=dict, init=False)
+    _steps: dict[str, Step] = field(default_factory=dict, init=False, repr=False)
 
     def __post_init__(self) -> None:
         if not NAME.fullmatch(self.name):
@@ -65,6 +71,11 @@ class Workflow:
                 f"workflow name {self.name!r} cannot name a consumer group: use lower-case letters, digits,"
                 " '.', '_' and '-', at most 63 in all"
             )
+
+    @property
+    def steps(self) -> Mapping[str, Step]:
+        """The steps by agent name, in the order they were declared; only `step` adds one."""
+        return MappingProxyType(self._steps)
 
     def step(self, agent: Agent, *, after: "Step | str | Join | None" = None) -> Step:
         """Add an agent.
@@ -92,7 +103,7 @@ class Workflow:
                 f"step {step.name!r} can never run: it joins {', '.join(step.after)}, but no single task of"
                 f" workflow {self.name!r} leads to all of them; let them follow a common step"
             )
-        self.steps[agent.name] = step
+        self._steps[agent.name] = step
         self.__dict__.pop("followers", None)
         return step
 
@@ -143,5 +154,9 @@ class Workflow:
         return frozenset(reached)
 
 
-def _name(step: "Step | str") -> str:
-    return step if isinstance(step, str) else step.name
+def _name(step: object) -> str:
+    if isinstance(step, str):
+        return step
+    if isinstance(step, Step):
+        return step.name
+    raise WorkflowError(f"an edge takes a step, its agent's name or all_of(...) of several, got {step!r}")
