@@ -81,11 +81,12 @@ async def git(  # noqa: PLR0913 (all but git's own arguments are named)
     }
     for number, (name, value) in enumerate(configured.items()):
         variables |= {f"GIT_CONFIG_KEY_{number}": name, f"GIT_CONFIG_VALUE_{number}": value}
+    variables |= environment or {}
     try:
         return await run(
             ["git", *arguments],
             folder=folder,
-            environment=environment_for(Path(tempfile.gettempdir()), **variables, **(environment or {})),
+            environment=environment_for(Path(tempfile.gettempdir()), **variables),
             seconds=seconds,
             given=given,
             output_limit=output_limit,

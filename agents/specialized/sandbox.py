@@ -56,6 +56,9 @@ WAYS: tuple[tuple[tuple[str, ...], str], ...] = (
 )
 PLACE = re.compile(r"^(?P<file>[^\s:][^:\n]*\.py):(?P<line>\d+): (?P<what>.*)$", re.MULTILINE)
 
+STARTED = re.compile(r"^(\S+\.py::\S.*?) +$", re.MULTILINE)
+"""A line of pytest's about a test that has no outcome yet."""
+
 
 @dataclass(frozen=True, slots=True)
 class Limits:
@@ -138,7 +141,7 @@ def _options(checkout: Checkout, report: Path) -> list[str]:
         f"--junitxml={report}",
         "--tb=short",
         "--color=no",
-        "-q",
+        "-v",  # says which test runs before it runs
         *("-o", "junit_family=xunit1"),  # the one with file and line
         *("-o", "junit_logging=no"),
         # A cache elsewhere, rather than no cache plugin, whose settings and options a repository may use.
@@ -205,6 +208,9 @@ def _cases(report: Path) -> list[_Case] | str:
         reader.parser.Parse(content, True)  # noqa: FBT003 (expat takes no keyword: this is all of it)
     except (expat.ExpatError, _UntrustedReportError) as error:
         return f"its report cannot be read: {error}"
+    # pytest lists a test that was interrupted, but does not count it.
+    if reader.cases and len(reader.cases) > reader.ended and reader.cases[-1].kind == "passed":
+        reader.cases[-1].kind = "unfinished"
     return reader.cases
 
 
@@ -213,6 +219,7 @@ class _Reader:
 
     def __init__(self) -> None:
         self.cases: list[_Case] = []
+        self.ended = 0
         self.inside = False
         self.parser = expat.ParserCreate()
         self.parser.buffer_text = True
@@ -225,10 +232,12 @@ class _Reader:
         raise _UntrustedReportError("it declares a document type")
 
     def start(self, tag: str, attributes: dict[str, str]) -> None:
-        if tag == "testcase":
-            line = attributes.get("line", "")
-            number = int(line) + 1 if line.isdecimal() and len(line) < MOST_DIGITS else None
-            self.cases.append(_Case(_node_id(attributes), attributes.get("file", ""), number))
+        if tag == "testsuite":
+            self.ended += _number(attributes.get("tests", "")) or 0
+        elif tag == "testcase":
+            line = _number(attributes.get("line", ""))  # counted from 0
+            place = None if line is None else line + 1
+            self.cases.append(_Case(_node_id(attributes), attributes.get("file", ""), place))
         elif tag in {"failure", "error", "skipped"} and self.cases:
             self.inside = True
             case = self.cases[-1]
@@ -244,6 +253,10 @@ class _Reader:
     def text(self, text: str) -> None:
         if self.inside:
             self.cases[-1].text += text
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdecimal() and len(text) < MOST_DIGITS else None
 
 
 def _node_id(attributes: dict[str, str]) -> str:
@@ -266,12 +279,13 @@ def _outcome(finished: Finished, cases: list[_Case] | str, limits: Limits, check
     known = [] if isinstance(cases, str) else cases
     output = clean_block(finished.output.decode(errors="replace"), TAIL * 4)
     output = output.replace(f"{checkout.root}/", "").replace(str(checkout.scratch), "")
+    unfinished = bool(known) and known[-1].kind == "unfinished"
     failures = [_failure(case, checkout) for case in known if case.kind in {"failure", "error"}]
-    if timed_out:
-        failures.append(_hung(output, limits))
+    if timed_out or unfinished:
+        failures.append(_interrupted(output, limits, timed_out=timed_out))
     return Outcome(
         passed=sum(case.kind == "passed" for case in known),
-        failed=sum(case.kind == "failure" for case in known) + timed_out,
+        failed=sum(case.kind == "failure" for case in known) + (timed_out or unfinished),
         errors=sum(case.kind == "error" for case in known),
         skipped=sum(case.kind == "skipped" for case in known),
         exit_code=code,
@@ -311,15 +325,16 @@ def _failure(case: _Case, checkout: Checkout) -> Failure:
     )
 
 
-def _hung(output: str, limits: Limits) -> Failure:
-    place = next(
-        (match for match in PLACE.finditer(output) if match["what"].startswith("KeyboardInterrupt")), None
-    )
+def _interrupted(output: str, limits: Limits, *, timed_out: bool) -> Failure:
+    """Tell where a test run was when it was interrupted; the report has that test without a name."""
+    started = STARTED.findall(output)
+    places = [match for match in PLACE.finditer(output) if match["what"].startswith("KeyboardInterrupt")]
+    place = places[-1] if places else None
     return Failure(
-        test="the test that was running",
+        test=clean(started[-1], 200) if started else "the test that was running",
         file=clean(place["file"], 200) if place else "",
         line=int(place["line"]) if place else None,
-        message=f"did not end within {limits.seconds:g} s",
+        message=f"did not end within {limits.seconds:g} s" if timed_out else "broke the test run off",
     )
 
 

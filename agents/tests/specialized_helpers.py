@@ -10,7 +10,9 @@ from contextvars import copy_context
 from pathlib import Path
 from typing import Any
 
-from agents.core import Agent, AgentConfig, AgentResult, Artifact, Task
+import orjson
+
+from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Artifact, Task
 from agents.core.errors import ArtifactError
 from agents.core.task import ArtifactReference, RepositoryReference, Root, set_current_task
 
@@ -79,6 +81,14 @@ class World:
             self.add(artifact.name, artifact.content)
         return result
 
+    async def output(self, agent: Agent[Any, Any], given: Any) -> dict[str, Any]:
+        """Run an agent that must complete, and give what it tells the next one."""
+        result = await self.run(agent, given)
+        assert result.status is AgentStatus.COMPLETED
+        assert isinstance(result.output, dict)
+        assert len(orjson.dumps(result.output)) < 200_000
+        return result.output
+
 
 class Repository:
     """A git repository in a temporary folder."""
@@ -92,10 +102,12 @@ class Repository:
 
     def git(self, *arguments: str, given: bytes | None = None) -> str:
         people = {
-            f"GIT_{who}_{what}": "test@localhost" for who in ("AUTHOR", "COMMITTER") for what in ("NAME", "EMAIL")
+            f"GIT_{who}_{what}": "test@localhost"
+            for who in ("AUTHOR", "COMMITTER")
+            for what in ("NAME", "EMAIL")
         }
-        done = subprocess.run(
-            ["git", *arguments],
+        done = subprocess.run(  # noqa: S603 (the tests' own arguments)
+            ["git", *arguments],  # noqa: S607 (whichever git is there)
             cwd=self.folder,
             env={**os.environ, **people, "GIT_CONFIG_GLOBAL": "/dev/null", "GIT_CONFIG_NOSYSTEM": "1"},
             input=given,
