@@ -253,6 +253,7 @@ def test_builder_sees_what_is_copied_and_nothing_else() -> None:
         for rest in said("COPY", INSTRUCTIONS)
         if not rest.startswith("--from=")
         for source in rest.split()[:-1]
+        if not source.startswith("--")
     }
     lines = [line for line in (ROOT / ".dockerignore").read_text().splitlines() if line]
     rules = [line for line in lines if not line.startswith("#")]
