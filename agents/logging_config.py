@@ -9,6 +9,7 @@ import sys
 from typing import Any
 
 import structlog
+import structlog.tracebacks
 from structlog.typing import EventDict, Processor
 
 from agents.core.task import current_task
@@ -23,7 +24,13 @@ def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> N
     Args:
         level: Lowest level to show, by name.
         terminal: Readable lines instead of JSON; by default if stderr is a terminal.
+
+    Raises:
+        ValueError: If there is no such level.
     """
+    levels = logging.getLevelNamesMapping()
+    if level.upper() not in levels:
+        raise ValueError(f"unknown log level {level.upper()!r}; choose one of: {', '.join(levels)}")
     if terminal is None:
         terminal = sys.stderr.isatty()
     shared: list[Processor] = [
@@ -35,14 +42,18 @@ def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> N
     structlog.configure(
         processors=[*shared, structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
-        wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
+        wrapper_class=structlog.make_filtering_bound_logger(levels[level.upper()]),
         cache_logger_on_first_use=True,
     )
     final: list[Processor] = [structlog.stdlib.ProcessorFormatter.remove_processors_meta]
+    # By default both would print every local variable of a stack, and those hold payloads and keys.
     if terminal:
-        final.append(structlog.dev.ConsoleRenderer(colors="NO_COLOR" not in os.environ))
+        stacks = structlog.dev.RichTracebackFormatter(show_locals=False)
+        colors = "NO_COLOR" not in os.environ
+        final.append(structlog.dev.ConsoleRenderer(colors=colors, exception_formatter=stacks))
     else:
-        final += [structlog.processors.dict_tracebacks, structlog.processors.JSONRenderer()]
+        tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
+        final += [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final))
     root = logging.getLogger()

@@ -96,7 +96,7 @@ class Agent(ABC, Generic[InputT, OutputT]):
     An agent keeps no state between runs that matters: many runs share one instance, on several machines.
     """
 
-    _input_type: ClassVar[Any] = InputT
+    _input_type: ClassVar[Any] = Any
     _input: ClassVar[TypeAdapter[Any] | None] = None
 
     def __init_subclass__(cls, **options: Any) -> None:
@@ -106,7 +106,9 @@ class Agent(ABC, Generic[InputT, OutputT]):
             if isinstance(origin, type) and issubclass(origin, Agent):
                 # A generic class between may have parameters of its own, in an order of its own.
                 given = dict(zip(getattr(origin, "__parameters__", ()), get_args(base), strict=False))
-                wanted = cls._input_type = given.get(origin._input_type, origin._input_type)
+                inherited = origin._input_type  # noqa: SLF001 (a subclass of this very class)
+                wanted = get_args(base)[0] if origin is Agent else given.get(inherited, inherited)
+                cls._input_type = wanted
                 cls._input = None if isinstance(wanted, TypeVar) or wanted is Any else TypeAdapter(wanted)
 
     def __init__(self, config: AgentConfig | None = None) -> None:
