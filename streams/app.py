@@ -56,7 +56,9 @@ class AgentApp(AsgiFastStream):
         self.settings = settings or Settings()
         self.topics = Topics(self.settings.topic_prefix)
         servers = self.settings.servers
-        self.kafka = kafka = _Broker(servers, logger=logging.getLogger("faststream"), **PRODUCER_OPTIONS)
+        self.kafka = kafka = _Broker(
+            servers, logger=logging.getLogger("faststream"), log_level=logging.DEBUG, **PRODUCER_OPTIONS
+        )
         store = KafkaArtifacts(servers, [self.topics.artifacts(agent) for agent in self._agents()])
         self._members: dict[str, tuple[AgentWorker, AgentSubscriber]] = {}
         for agent_name, agent in self._agents().items():

@@ -2,6 +2,7 @@
 
 from typing import Annotated, Any
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.core.base import AgentStatus, ErrorDetail
@@ -52,3 +53,23 @@ class ResultPayload(BaseModel):
     run: str | None = Field(default=None, description="run id")
     root: Root | None = Field(default=None, description="the task the workflow began with")
     followers: Names = Field(default=(), description="agents that answer this result; empty: a leaf")
+
+
+def write_result(**fields: Any) -> bytes:
+    """Write a result's JSON from the fields of `ResultPayload`, without making one: this is the hot path.
+
+    Raises:
+        ValueError: If the output holds what JSON has no words for.
+    """
+    try:
+        return orjson.dumps(fields, _plain, orjson.OPT_NON_STR_KEYS)
+    except TypeError as error:
+        raise ValueError(str(error)) from None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        return value.model_dump(mode="json")
+    if isinstance(value, set | frozenset):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")

@@ -6,16 +6,15 @@ never raises for what a record holds: bad input ends as a failed result like any
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 import structlog
 from pydantic import BaseModel, ValidationError
-from pydantic_core import PydanticSerializationError
 
 from agents import metrics
 from agents.core.base import Agent, AgentResult, AgentStatus
@@ -38,7 +37,7 @@ from streams.envelope import RESULT, TASK, Envelope, Headers, Record, place
 from streams.joins import Joins, Key
 from streams.kafka.publisher import Publisher, PublishError
 from streams.kafka.subscriber import Position
-from streams.payloads import ResultPayload, TaskPayload, UsagePayload
+from streams.payloads import ResultPayload, TaskPayload, write_result
 from streams.topics import MAX_RECORD_BYTES, Topics
 
 log = structlog.stdlib.get_logger()
@@ -189,8 +188,9 @@ class AgentWorker:
                 return  # a rebalance came while we read; the batch is delivered again to whoever owns it now
             self._finished |= finished
         offers = []
+        for topic, number in Counter(record.topic for record in records).items():
+            self._count_record[topic].inc(number)
         for record in records:
-            self._count_record[record.topic].inc()
             work = self._classify(record)
             if isinstance(work, Part):
                 number = self._number(record)
@@ -301,7 +301,7 @@ class AgentWorker:
             return self._invalid(record, envelope, source, error)
         if workflow is None or envelope.status == AgentStatus.PARKED:
             return Work("skip", record, envelope)
-        envelope = replace(envelope, workflow=workflow.name, round=envelope.round or envelope.id)
+        envelope.workflow, envelope.round = workflow.name, envelope.round or envelope.id
         step = workflow.steps[self.agent.name]
         if source is not None and step.joins:
             return self._join(record, envelope, workflow, source)
@@ -366,7 +366,7 @@ class AgentWorker:
         return work
 
     def _invalid(self, record: Record, envelope: Envelope, source: str | None, error: AgentError) -> Work:
-        envelope = replace(envelope, round=envelope.round or envelope.id)
+        envelope.round = envelope.round or envelope.id
         work = Work("invalid", record, envelope, self._run_id(envelope), None, source, error)
         return Work("skip", record, envelope) if self._has_outcome(work) else work
 
@@ -507,27 +507,24 @@ class AgentWorker:
         self, work: Work, given: Given | None, result: AgentResult[Any], *, begun: str | None, usage: Usage
     ) -> Outcome:
         workflow = work.workflow
-        payload = ResultPayload.model_construct(
-            agent=self.agent.name,
-            agent_version=self.agent.config.version,
-            status=result.status,
-            output=result.output,
-            verdict=result.verdict,
-            error=result.error,
-            artifacts=tuple(given.artifacts.values()) if given is not None else (),
-            usage=UsagePayload.model_construct(
-                calls=usage.calls, input_tokens=usage.input_tokens, output_tokens=usage.output_tokens
-            ),
-            attempts=0 if begun is None else 1,
-            started_at=begun,
-            finished_at=envelopes.now(),
-            run=work.run,
-            root=given.root if given is not None else self._unknown_root(work),
-            followers=workflow.followers.get(self.agent.name, ()) if workflow is not None else (),
-        )
         try:
-            value = payload.model_dump_json().encode()
-        except PydanticSerializationError as error:
+            value = write_result(
+                agent=self.agent.name,
+                agent_version=self.agent.config.version,
+                status=result.status,
+                output=result.output,
+                verdict=result.verdict,
+                error=result.error,
+                artifacts=list(given.artifacts.values()) if given is not None else [],
+                usage=usage,
+                attempts=0 if begun is None else 1,
+                started_at=begun,
+                finished_at=envelopes.now(),
+                run=work.run,
+                root=given.root if given is not None else self._unknown_root(work),
+                followers=workflow.followers.get(self.agent.name, ()) if workflow is not None else (),
+            )
+        except ValueError as error:
             failure = InvalidInputError(f"the output of {self.agent.name} cannot be written as JSON: {error}")
             return self._encode(work, given, AgentResult.failed(failure), begun=begun, usage=usage)
         if len(value) > MAX_RECORD_BYTES:

@@ -120,6 +120,8 @@ class Runtime(Generic[W, R]):
         self._work: dict[int, W] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._results: dict[int, R] = {}
+        self._canceled: set[int] = set()
+        self._covers: dict[int, tuple[int, ...]] = {}
         self._covers: dict[int, tuple[int, ...]] = {}
         self._offered: list[tuple[int, int, int, int, bytes | None, int | None, int, tuple[int, ...]]] = []
         self._held: list[tuple[int, int, int, int]] = []
@@ -165,9 +167,15 @@ class Runtime(Generic[W, R]):
         self._soon()
         return number
 
+    def holds(self, number: int) -> bool:
+        """Tell whether work given to `hold` still waits, or is covered by a run that is not done."""
+        return number in self._work
+
     def acknowledge(self, number: int) -> None:
         """Take note that a result is durable: its lane moves on and its offset is done."""
         self._work.pop(number, None)
+        for part in self._covers.pop(number, ()):
+            self._work.pop(part, None)
         for covered in self._covers.pop(number, ()):
             self._work.pop(covered, None)
         self._acknowledged.append(number)
@@ -293,12 +301,15 @@ class Runtime(Generic[W, R]):
 
     async def _run(self, number: int, work: W) -> None:
         try:
-            result = await self._host.execute(work)
+            self._results[number] = await self._host.execute(work)
         except asyncio.CancelledError:
-            # The machine cancels for two reasons. Late: this result is published. Lost partition: the
-            # machine settles the number as fenced in the very turn that hears of it, and it is dropped.
-            result = self._host.expired(work)
+            # The machine cancels for two reasons. Late: the host says so when the turn that hears of it
+            # publishes. Lost partition: that turn settles the number as fenced, and it is dropped.
+            self._canceled.add(number)
+        except Exception as error:  # noqa: BLE001 (the host promised not to; its lane stops, others go on)
+            asyncio.get_running_loop().call_exception_handler(
+                {"message": "a host raised instead of giving a result", "exception": error}
+            )
         del self._runs[number]
-        self._results[number] = result
         self._executed.append(number)
         self._soon()

@@ -1,6 +1,6 @@
 """Reads partitions by position, outside of any consumer group: for show, tail, replay and artifacts."""
 
-from collections.abc import AsyncIterator, Iterable, Mapping
+from collections.abc import AsyncGenerator, Iterable, Mapping
 from types import TracebackType
 from typing import Self
 
@@ -88,7 +88,7 @@ class Reader:
 
     async def read(
         self, starts: Mapping[Place, int], *, ends: Mapping[Place, int] | None = None
-    ) -> AsyncIterator[Record]:
+    ) -> AsyncGenerator[Record]:
         """Read from `starts` up to `ends`, each partition in order; finishes when all of it was read.
 
         Args:
@@ -107,7 +107,7 @@ class Reader:
             # A transaction's end marker takes an offset but is no record: only the position tells.
             left = {tp for tp in left if await self._consumer.position(tp) < ends[_place(tp)]}
 
-    async def follow(self, starts: Mapping[Place, int]) -> AsyncIterator[Record | None]:
+    async def follow(self, starts: Mapping[Place, int]) -> AsyncGenerator[Record | None]:
         """Read from `starts` and go on for ever; gives None whenever nothing new came for a while."""
         self._begin({TopicPartition(*place) for place in starts}, starts)
         while True:

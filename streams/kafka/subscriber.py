@@ -194,7 +194,13 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         """
         generation = generation_of(self.consumer)
         straight_back = self._owned if generation == self._generation + 1 else set()
-        starts = await self._positions(assigned)
+        starts = await self._positions_at_last(assigned)
+        # The client fetches while this callback still runs. What it handed out until here carries the old
+        # epoch and is dropped as stale, so it must be read once more; from here to the end of the next call
+        # nothing awaits, so no batch can be stamped in between.
+        for tp in assigned:
+            if f"{tp.topic}/{tp.partition}" not in self.out_of_range:
+                self.consumer.seek(tp, starts[tp])
         self._epoch += 1
         adopted = {
             tp for tp in assigned if tp in straight_back and self._committed.get(tp, starts[tp]) == starts[tp]
@@ -213,6 +219,16 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             self._epoch,
         )
 
+    async def _positions_at_last(self, assigned: set[TopicPartition]) -> dict[TopicPartition, int]:
+        # An error that left this callback would only be logged by the client, and the partitions would be
+        # owned and never worked on.
+        while True:
+            try:
+                return await self._positions(assigned)
+            except KafkaError as error:
+                log.warning("positions unknown, trying again", group=self._group, error=str(error))
+                await asyncio.sleep(RETRY_PAUSE)
+
     async def _positions(self, assigned: set[TopicPartition]) -> dict[TopicPartition, int]:
         """Give where each partition goes on, committing a beginning where there is none.
 
@@ -226,8 +242,6 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         missing = [tp for tp in partitions if committed[tp] is None]
         if missing:
             begin = await initial_offsets(consumer, missing, self._late_topics)
-            for tp, offset in begin.items():
-                consumer.seek(tp, offset)
             await consumer.commit(begin)
             committed.update(begin)
         first = await consumer.beginning_offsets(partitions)
@@ -265,7 +279,24 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     async def _handle(self, batch: Any) -> None:
         records, epoch = batch
-        await self._handler.on_records(records, epoch)
+        try:
+            await self._handler.on_records(records, epoch)
+        except Exception:
+            # FastStream would log this and go on with the next batch, and the records of this one would never
+            # be done. Reading it again costs little: what was taken before the failure is recognised.
+            log.exception("a batch could not be taken, reading it again", group=self._group)
+            await asyncio.sleep(RETRY_PAUSE)
+            self._read_again(records, epoch)
+
+    def _read_again(self, records: Sequence[Record], epoch: int) -> None:
+        if epoch != self._epoch:
+            return  # a rebalance came: whoever owns the partitions now reads from the committed offsets
+        first: dict[TopicPartition, int] = {}
+        for record in records:
+            first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
+        for tp, offset in first.items():
+            if tp in self.consumer.assignment():
+                self.consumer.seek(tp, offset)
 
     async def _commit_pending(self) -> None:
         while self._pending:
