@@ -122,7 +122,6 @@ class Runtime(Generic[W, R]):
         self._results: dict[int, R] = {}
         self._canceled: set[int] = set()
         self._covers: dict[int, tuple[int, ...]] = {}
-        self._covers: dict[int, tuple[int, ...]] = {}
         self._offered: list[tuple[int, int, int, int, bytes | None, int | None, int, tuple[int, ...]]] = []
         self._held: list[tuple[int, int, int, int]] = []
         self._executed: list[int] = []
@@ -174,8 +173,6 @@ class Runtime(Generic[W, R]):
     def acknowledge(self, number: int) -> None:
         """Take note that a result is durable: its lane moves on and its offset is done."""
         self._work.pop(number, None)
-        for part in self._covers.pop(number, ()):
-            self._work.pop(part, None)
         for covered in self._covers.pop(number, ()):
             self._work.pop(covered, None)
         self._acknowledged.append(number)
@@ -279,16 +276,18 @@ class Runtime(Generic[W, R]):
                 done.append((number, work, self._host.expired(work)))
             else:
                 self._results.pop(number, None)
+                self._canceled.discard(number)
                 self._covers.pop(number, None)
                 dropped = self._work.pop(number, None)
                 if dropped is not None:
                     self._host.forget(dropped)
         # Without a result here, it was fenced while it ran: settled above, and must not be seen.
-        done.extend(
-            (number, self._work[number], self._results.pop(number))
-            for number in executed
-            if number in self._results
-        )
+        for number in executed:
+            if number in self._canceled:
+                self._canceled.remove(number)
+                done.append((number, self._work[number], self._host.expired(self._work[number])))
+            elif number in self._results:
+                done.append((number, self._work[number], self._results.pop(number)))
         if done:
             self._host.publish(done)
 

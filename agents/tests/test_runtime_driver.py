@@ -1,0 +1,561 @@
+"""The driver between asyncio and the Rust machine: real machine, fake host, a clock of its own."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from typing import Any
+
+import pytest
+
+from agents.core.runtime import Assignment, Offer, Runtime
+
+Done = tuple[int, str, str]
+
+
+class Host:
+    """Runs whatever it is given until the test lets it end, and remembers what it was told, in order."""
+
+    def __init__(self) -> None:
+        self.now = 1000.0
+        self.runtime: Runtime[str, str]
+        self.told: list[tuple[str, Any]] = []
+        self.running: dict[str, asyncio.Future[str]] = {}
+        self.most_running = 0
+        self.stubborn: dict[str, asyncio.Event] = {}
+        self.acknowledges = True
+        self.unacknowledged: list[int] = []
+
+    async def execute(self, work: str) -> str:
+        self.told.append(("start", work))
+        self.running[work] = asyncio.get_running_loop().create_future()
+        self.most_running = max(self.most_running, len(self.running))
+        try:
+            return await self.running[work]
+        except asyncio.CancelledError:
+            self.told.append(("canceled", work))
+            if work in self.stubborn:
+                await self.stubborn[work].wait()
+            raise
+        finally:
+            del self.running[work]
+
+    def expired(self, work: str) -> str:
+        self.told.append(("expired", work))
+        return f"late {work}"
+
+    def publish(self, done: Sequence[Done]) -> None:
+        for number, work, result in done:
+            self.told.append(("publish", (work, result)))
+            if self.acknowledges:
+                self.runtime.acknowledge(number)
+            else:
+                self.unacknowledged.append(number)
+
+    def commit(self, positions: Sequence[tuple[int, int]]) -> None:
+        self.told.append(("commit", list(positions)))
+
+    def pause(self, partitions: Sequence[int]) -> None:
+        self.told.append(("pause", list(partitions)))
+
+    def resume(self, partitions: Sequence[int]) -> None:
+        self.told.append(("resume", list(partitions)))
+
+    def forget(self, work: str) -> None:
+        self.told.append(("forget", work))
+
+    # What a test says and asks
+
+    def offer(self, *works: str, partition: int = 0, epoch: int = 1, **fields: Any) -> None:
+        """Offer works named after lane and offset, as `a3`; a lane of `-` is none."""
+        defaults: dict[str, Any] = {"deadline": None, "size": 10}
+        self.runtime.offer(
+            Offer(
+                partition=partition,
+                epoch=epoch,
+                offset=int(work[1:]),
+                lane=None if work[0] == "-" else work[0].encode(),
+                work=work,
+                **defaults | fields,
+            )
+            for work in works
+        )
+
+    def assign(self, *partitions: int, epoch: int = 1, position: int = 0, adopt: bool = False) -> None:
+        self.runtime.assign([Assignment(number, epoch, position, adopt) for number in partitions])
+
+    async def end(self, *works: str) -> None:
+        for work in works:
+            self.running[work].set_result(f"did {work}")
+        await settle()
+
+    def take(self, *kinds: str) -> list[Any]:
+        """Give what was told since the last time; of some kinds only, the others are lost."""
+        told, self.told = self.told, []
+        return [
+            what if len(kinds) == 1 else (kind, what) for kind, what in told if not kinds or kind in kinds
+        ]
+
+    def check_nothing_is_left(self) -> None:
+        """Nothing is kept of what ended: a worker runs for months."""
+        kept = {name: it for name, it in vars(self.runtime).items() if isinstance(it, dict | list | set)}
+        assert len(kept) > 8
+        assert {name: it for name, it in kept.items() if it} == {}
+        counts = {name for name, count in self.runtime.stats().items() if count}
+        assert counts <= {"slots", "partitions"}
+
+
+async def settle() -> None:
+    """Let everything happen that can happen without time going by."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+def a_host(*, slots: int = 2, **limits: Any) -> Host:
+    host = Host()
+    host.runtime = Runtime(host, slots=slots, clock=lambda: host.now, **limits)
+    return host
+
+
+@pytest.fixture
+async def host() -> AsyncIterator[Host]:
+    host = a_host()
+    yield host
+    await host.runtime.close()
+    await settle()
+
+
+async def test_a_record_is_run_then_published_then_committed(host: Host) -> None:
+    host.assign(0)
+    host.offer("a0")
+    await settle()
+    assert host.take() == [("start", "a0")]
+    await host.end("a0")
+    assert host.take() == [("publish", ("a0", "did a0")), ("commit", [(0, 1)])]
+    host.check_nothing_is_left()
+
+
+async def test_nothing_is_committed_before_its_result_is_acknowledged(host: Host) -> None:
+    host.acknowledges = False
+    host.assign(0)
+    host.offer("a0", "b1")
+    await settle()
+    await host.end("b1", "a0")
+    assert [kind for kind, _ in host.take()] == ["start", "start", "publish", "publish"]
+    b1, a0 = host.unacknowledged
+    host.runtime.acknowledge(b1)
+    await settle()
+    assert host.take() == []
+    host.runtime.acknowledge(a0)
+    await settle()
+    assert host.take() == [("commit", [(0, 2)])]
+
+
+async def test_a_lane_runs_one_at_a_time_in_order_and_waits_for_the_acknowledgement(host: Host) -> None:
+    host.acknowledges = False
+    host.assign(0)
+    host.offer("a0", "a1", "b2")
+    await settle()
+    assert host.take("start") == ["a0", "b2"]
+    await host.end("a0")
+    assert host.take("start") == []
+    host.runtime.acknowledge(host.unacknowledged.pop())
+    await settle()
+    assert host.take("start") == ["a1"]
+
+
+async def test_a_freed_slot_is_taken_at_once_even_where_the_result_is_not_acknowledged(host: Host) -> None:
+    host.acknowledges = False
+    host.assign(0)
+    host.offer(*(f"-{offset}" for offset in range(7)))
+    await settle()
+    order = []
+    while host.running:
+        order += host.take("start")
+        await host.end(next(iter(host.running)))
+    assert order == [f"-{offset}" for offset in range(7)]
+    assert host.most_running == 2
+
+
+async def test_many_offers_are_one_turn(host: Host) -> None:
+    turns = []
+    machine = host.runtime._machine
+
+    class Counting:
+        def __getattr__(self, name: str) -> Any:
+            turns.append(name)
+            return getattr(machine, name)
+
+    host.runtime._machine = Counting()  # type: ignore[assignment]
+    for offset in range(5):
+        host.offer(f"-{offset}")
+    await settle()
+    assert turns.count("turn") == 1
+    host.runtime._machine = machine
+
+
+# Time
+
+
+async def test_a_run_past_its_deadline_is_canceled_and_its_lateness_published(host: Host) -> None:
+    host.assign(0)
+    host.offer("a0", deadline=host.runtime.now() + 500)
+    await settle()
+    host.now += 0.499
+    host.runtime._turn()
+    await settle()
+    assert host.take() == [("start", "a0")]
+    host.now += 0.001
+    host.runtime._turn()
+    await settle()
+    assert host.take() == [
+        ("canceled", "a0"),
+        ("expired", "a0"),
+        ("publish", ("a0", "late a0")),
+        ("commit", [(0, 1)]),
+    ]
+    host.check_nothing_is_left()
+
+
+async def test_a_deadline_that_passed_before_the_start_is_never_run(host: Host) -> None:
+    host.assign(0)
+    host.offer("a0", deadline=host.runtime.now())
+    await settle()
+    assert host.take() == [("expired", "a0"), ("publish", ("a0", "late a0")), ("commit", [(0, 1)])]
+    host.check_nothing_is_left()
+
+
+async def test_a_deadline_that_passes_while_it_waits_in_line(host: Host) -> None:
+    host.assign(0)
+    host.offer("-0", "-1")
+    host.offer("-2", deadline=host.runtime.now() + 5)
+    await settle()
+    host.now += 0.005
+    host.runtime._turn()
+    await settle()
+    assert host.take() == [
+        ("start", "-0"),
+        ("start", "-1"),
+        ("expired", "-2"),
+        ("publish", ("-2", "late -2")),
+    ]
+
+
+async def test_the_timer_wakes_the_machine_by_itself(host: Host) -> None:
+    host.assign(0)
+    late = asyncio.Event()
+    host.expired = lambda work: late.set() or f"late {work}"  # type: ignore[func-returns-value,method-assign]
+    host.offer("a0", deadline=host.runtime.now() + 60_000)
+    await settle()
+    timer = host.runtime._timer
+    assert timer is not None
+    assert 59 < timer.when() - asyncio.get_running_loop().time() <= 60
+    host.now += 59.999
+    host.runtime._turn()  # one millisecond is left, and the clock stands still meanwhile
+    host.now += 0.001
+    async with asyncio.timeout(5):
+        await late.wait()
+
+
+async def test_a_time_limit_cancels() -> None:
+    host = a_host(timeout=0.25)
+    host.assign(0)
+    host.offer("a0")
+    await settle()
+    host.now += 0.25
+    host.runtime._turn()
+    await settle()
+    assert host.take("publish") == [("a0", "late a0")]
+
+
+async def test_a_run_that_takes_its_time_to_be_canceled_keeps_slot_and_lane(host: Host) -> None:
+    host.stubborn["a0"] = asyncio.Event()
+    host.assign(0)
+    host.offer("a0", deadline=host.runtime.now() + 1)
+    host.offer("a1", "-2", "-3")
+    await settle()
+    host.now += 1
+    host.runtime._turn()
+    await settle()
+    assert host.take("start", "canceled") == [("start", "a0"), ("start", "-2"), ("canceled", "a0")]
+    host.stubborn["a0"].set()
+    await settle()
+    # Its slot goes to who waited longest; its lane moves on once its result is acknowledged.
+    assert host.take("start", "publish") == [("publish", ("a0", "late a0")), ("start", "-3")]
+    await host.end("-2")
+    assert host.take("start") == ["a1"]
+
+
+# Rebalances
+
+
+async def test_while_revoked_what_runs_goes_on_and_nothing_new_starts(host: Host) -> None:
+    host.assign(0)
+    host.offer("a0", "a1")
+    await settle()
+    host.runtime.revoke()
+    host.offer("b2")
+    await settle()
+    await host.end("a0")
+    assert host.take() == [
+        ("start", "a0"),
+        ("forget", "b2"),
+        ("publish", ("a0", "did a0")),
+        ("commit", [(0, 1)]),
+    ]
+
+
+async def test_draining_waits_for_the_last_acknowledgement(host: Host) -> None:
+    host.acknowledges = False
+    host.assign(0)
+    host.offer("a0", "b1")
+    await settle()
+    host.runtime.revoke()
+    drained = asyncio.create_task(host.runtime.drain(60))
+    await host.end("a0", "b1")
+    host.runtime.acknowledge(host.unacknowledged.pop())
+    await settle()
+    assert not drained.done()
+    host.runtime.acknowledge(host.unacknowledged.pop())
+    assert await drained
+    assert host.take("commit") == [[(0, 2)]]
+
+
+async def test_draining_gives_up_in_time_and_can_be_asked_again(host: Host) -> None:
+    host.assign(0)
+    host.offer("a0")
+    await settle()
+    host.runtime.revoke()
+    assert not await host.runtime.drain(0)
+    await host.end("a0")
+    assert await host.runtime.drain(0)
+
+
+async def test_draining_nothing_is_over_at_once(host: Host) -> None:
+    host.runtime.revoke()
+    assert await host.runtime.drain(0)
+
+
+async def test_what_comes_back_is_adopted_and_goes_on(host: Host) -> None:
+    host.assign(0)
+    host.offer("a0", "b1", "a2")
+    await settle()
+    await host.end("b1")
+    host.runtime.revoke()
+    host.assign(0, epoch=2, adopt=True)
+    host.offer("a0", "b1", "a2", epoch=2)  # delivered again, from the committed offset
+    await settle()
+    await host.end("a0")
+    await host.end("a2")
+    told = host.take()
+    assert [what for kind, what in told if kind == "start"] == ["a0", "b1", "a2"]
+    assert [what for kind, what in told if kind == "forget"] == ["a0", "b1", "a2"]
+    assert [what for kind, what in told if kind == "publish"] == [
+        ("b1", "did b1"),
+        ("a0", "did a0"),
+        ("a2", "did a2"),
+    ]
+    assert [what for kind, what in told if kind == "commit"] == [[(0, 2)], [(0, 3)]]
+    host.check_nothing_is_left()
+
+
+async def test_what_is_lost_is_canceled_and_never_published(host: Host) -> None:
+    host.assign(0, 1)
+    host.offer("a0", "a1")
+    host.offer("b0", partition=1)
+    await settle()
+    host.runtime.revoke()
+    host.assign(1, epoch=2, adopt=True)
+    await settle()
+    told = host.take()
+    assert ("canceled", "a0") in told
+    assert sorted(what for kind, what in told if kind == "forget") == ["a0", "a1"]
+    assert not [what for kind, what in told if kind == "publish"]
+    await host.end("b0")
+    assert host.take() == [("publish", ("b0", "did b0")), ("commit", [(1, 1)])]
+    host.check_nothing_is_left()
+
+
+async def test_what_is_lost_is_not_said_to_be_late(host: Host) -> None:
+    # Its host counts and logs a failure for what expires, and nothing failed here.
+    host.assign(0)
+    host.offer("a0")
+    await settle()
+    host.assign(0, epoch=2)
+    await settle()
+    assert "expired" not in [kind for kind, _ in host.take()]
+
+
+async def test_a_lost_run_that_ends_by_itself_in_the_same_moment_is_not_published(host: Host) -> None:
+    host.assign(0)
+    host.offer("a0")
+    await settle()
+    host.running["a0"].set_result("did a0")
+    host.assign(0, epoch=2)  # before its task had a chance to say so
+    await settle()
+    assert host.take("publish") == []
+    host.check_nothing_is_left()
+
+
+async def test_a_lost_result_that_is_acknowledged_late_commits_nothing(host: Host) -> None:
+    host.acknowledges = False
+    host.assign(0)
+    host.offer("a0")
+    await settle()
+    await host.end("a0")
+    host.assign(0, epoch=2)
+    host.runtime.acknowledge(host.unacknowledged.pop())
+    await settle()
+    assert host.take("commit") == []
+    host.check_nothing_is_left()
+
+
+async def test_a_lost_run_that_takes_its_time_blocks_its_lane_only(host: Host) -> None:
+    host.stubborn["a0"] = asyncio.Event()
+    host.assign(0)
+    host.offer("a0")
+    await settle()
+    host.assign(0, epoch=2)
+    host.take()
+    host.offer("a0", "b1", epoch=2)
+    await settle()
+    assert host.take("start") == ["b1"]
+    host.stubborn["a0"].set()
+    await settle()
+    assert host.take() == [("forget", "a0"), ("start", "a0")]
+
+
+async def test_stale_offers_are_forgotten(host: Host) -> None:
+    host.assign(0, epoch=2, position=5)
+    host.offer("a5", epoch=1)
+    host.offer("a4", epoch=2)
+    host.offer("a6", epoch=2, partition=9)
+    await settle()
+    assert host.take() == [("forget", "a5"), ("forget", "a4"), ("forget", "a6")]
+    host.check_nothing_is_left()
+
+
+# Joins
+
+
+async def test_a_held_part_is_uncommitted_until_what_covers_it_is_acknowledged(host: Host) -> None:
+    host.acknowledges = False
+    host.assign(0, 1)
+    part = host.runtime.hold(1, 1, 0, "part")
+    host.offer("a1", partition=1)
+    await settle()
+    await host.end("a1")
+    host.runtime.acknowledge(host.unacknowledged.pop())
+    host.offer("b0", covers=(part,))
+    await settle()
+    await host.end("b0")
+    assert host.take("commit") == []
+    host.runtime.acknowledge(host.unacknowledged.pop())
+    await settle()
+    assert host.take("commit") == [[(0, 1), (1, 2)]]
+
+
+async def test_nothing_is_kept_of_a_part_once_its_join_is_done(host: Host) -> None:
+    host.assign(0)
+    for offset in range(0, 20, 2):
+        part = host.runtime.hold(0, 1, offset, f"part {offset}")
+        host.offer(f"-{offset + 1}", covers=(part,))
+        await settle()
+        await host.end(f"-{offset + 1}")
+    assert host.take("commit")[-1] == [(0, 20)]
+    host.check_nothing_is_left()
+
+
+async def test_a_part_outlives_a_join_that_was_lost_and_serves_the_next_one(host: Host) -> None:
+    host.assign(0, 1)
+    part = host.runtime.hold(1, 1, 0, "part")
+    host.offer("b0", covers=(part,))
+    await settle()
+    assert host.runtime.holds(part)
+    host.runtime.assign([Assignment(0, 2, 0, adopt=False), Assignment(1, 2, 0, adopt=True)])
+    await settle()
+    assert host.runtime.holds(part)
+    host.offer("b0", epoch=2, covers=(part,))
+    await settle()
+    await host.end("b0")
+    assert not host.runtime.holds(part)
+    assert host.take("commit") == [[(0, 1), (1, 1)]]
+    host.check_nothing_is_left()
+
+
+async def test_a_part_is_forgotten_with_its_partition(host: Host) -> None:
+    host.assign(0, 1)
+    part = host.runtime.hold(1, 1, 0, "part")
+    await settle()
+    host.assign(0, epoch=2, adopt=True)
+    assert host.take() == [("forget", "part")]
+    assert not host.runtime.holds(part)
+    host.check_nothing_is_left()
+
+
+# Backpressure and the end
+
+
+async def test_a_full_partition_is_paused_and_resumed() -> None:
+    host = a_host(slots=1, max_queued_records=2)
+    host.assign(0)
+    host.offer(*(f"-{offset}" for offset in range(4)))
+    await settle()
+    for offset in range(3):
+        await host.end(f"-{offset}")
+    told = host.take("pause", "resume", "start")
+    assert [(kind, what) for kind, what in told if kind != "start"] == [("pause", [0]), ("resume", [0])]
+    assert told.index(("pause", [0])) < told.index(("start", "-1")) < told.index(("resume", [0]))
+    await host.runtime.close()
+
+
+async def test_closing_cancels_what_runs_and_publishes_nothing_of_it() -> None:
+    host = a_host()
+    host.assign(0)
+    host.offer("a0", "b1", "a2", deadline=host.runtime.now() + 9_000)
+    await settle()
+    host.offer("c3")  # not seen by the machine yet
+    await host.runtime.close()
+    await settle()
+    told = host.take()
+    assert sorted(what for kind, what in told if kind == "canceled") == ["a0", "b1"]
+    assert not [what for kind, what in told if kind in {"publish", "commit", "expired"}]
+    assert host.runtime._timer is None
+    host.check_nothing_is_left()
+
+
+async def test_closing_waits_for_runs_that_take_their_time() -> None:
+    host = a_host()
+    host.stubborn["a0"] = asyncio.Event()
+    host.assign(0)
+    host.offer("a0")
+    await settle()
+    closed = asyncio.create_task(host.runtime.close())
+    await settle()
+    assert not closed.done()
+    host.stubborn["a0"].set()
+    await closed
+
+
+async def test_a_host_that_breaks_its_word_and_raises_still_frees_the_slot() -> None:
+    host = a_host(slots=1)
+    host.assign(0)
+    host.offer("a0", "b1")
+    await settle()
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    host.running["a0"].set_exception(RuntimeError("a host's fault"))
+    await settle()
+    # Nothing is known of its outcome, so nothing is published, and a restart brings it again.
+    assert [str(complaint["exception"]) for complaint in complaints] == ["a host's fault"]
+    assert host.take() == [("start", "a0"), ("start", "b1")]
+    await host.end("b1")
+    assert host.take() == [("publish", ("b1", "did b1"))]
+    await host.runtime.close()
+
+
+async def test_counts_are_the_machines(host: Host) -> None:
+    host.assign(0, 1)
+    host.runtime.hold(1, 1, 0, "part")
+    host.offer("a0", "a1", "b2", "c3")
+    await settle()
+    stats = host.runtime.stats()
+    assert (stats["running"], stats["queued_records"], stats["held"], stats["partitions"]) == (2, 2, 1, 2)
