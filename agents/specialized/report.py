@@ -91,8 +91,8 @@ def changelog(story: Story) -> str:
 
 
 def code(text: str) -> str:
-    """Put text of unknown origin into a code span that it cannot end, also inside a table."""
-    shown = clean(text).replace("|", "\\|") or " "
+    """Put text of unknown origin into a code span that it cannot end."""
+    shown = clean(text) or " "
     longest = max((len(run) for run in re.findall("`+", shown)), default=0)
     fence = "`" * (longest + 1)
     space = " " if longest else ""
@@ -168,7 +168,8 @@ def _patch(story: Story) -> Iterator[str]:
         yield "| file | + | - |"
         yield "|---|---:|---:|"
         for file in patch.changed[:MOST_ROWS]:
-            yield f"| {code(file.path)} | {_number(file.insertions)} | {_number(file.deletions)} |"
+            path = code(file.path).replace("|", "\\|")
+            yield f"| {path} | {_number(file.insertions)} | {_number(file.deletions)} |"
         if len(patch.changed) > MOST_ROWS or patch.changed_left_out:
             yield f"| and {len(patch.changed) - MOST_ROWS + patch.changed_left_out} more | | |"
     if patch.fixes:

@@ -9,11 +9,13 @@ from contextlib import contextmanager
 from contextvars import copy_context
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import orjson
 
 from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Artifact, Task
 from agents.core.errors import ArtifactError
+from agents.core.llm import LLMReply, ReplyDetails
 from agents.core.task import ArtifactReference, RepositoryReference, Root, set_current_task
 
 SAMPLE = Path(__file__).parents[2] / "examples" / "sample_shop"
@@ -143,3 +145,27 @@ def environment(**variables: str) -> Iterator[None]:
                 os.environ.pop(name)
             else:
                 os.environ[name] = value
+
+
+class ScriptedModel:
+    """A model that gives prepared answers and keeps the questions."""
+
+    asks = True
+
+    def __init__(self, *answers: str) -> None:
+        self.answers = list(answers)
+        self.questions: list[str] = []
+
+    async def ask(self, prompt: str, *, system: str | None, model: str, max_tokens: int) -> LLMReply:
+        assert system
+        self.questions.append(prompt)
+        details = ReplyDetails(model=model, stop_reason="end_turn", input_tokens=max_tokens, output_tokens=1)
+        return LLMReply(self.answers.pop(0), details)
+
+
+@contextmanager
+def answered(*answers: str) -> Iterator[ScriptedModel]:
+    """Let a scripted model answer whatever agents ask."""
+    model = ScriptedModel(*answers)
+    with patch.object(Agent, "llm", new=model):
+        yield model
