@@ -274,8 +274,10 @@ def _refuse_repeated(record: Record) -> None:
 
 def _text(record: Record, raw: dict[str, bytes], name: str) -> str | None:
     value = raw.get(name)
+    if value is None:
+        return None
     try:
-        return value.decode() if value is not None else None
+        return value.decode()
     except UnicodeDecodeError:
         raise EnvelopeError(f"{place(record)}: header {name} is not UTF-8 text: {value[:40]!r}") from None
 

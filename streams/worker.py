@@ -4,13 +4,11 @@ Decides per record: run it, fail it, keep it for a join, or pass it over. Never 
 never raises for what a record holds: bad input ends as a failed result like any other failure.
 """
 
-import asyncio
 import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from typing import Any, Literal, Protocol, TypeVar
 
 import structlog
@@ -35,7 +33,7 @@ from streams import artifacts
 from streams import envelope as envelopes
 from streams.envelope import RESULT, TASK, Envelope, Headers, Record, place
 from streams.joins import Joins, Key
-from streams.kafka.publisher import Publisher, PublishError
+from streams.kafka.publisher import Outbox, Outgoing, Publisher
 from streams.kafka.subscriber import Position
 from streams.payloads import ResultPayload, TaskPayload, write_result
 from streams.topics import MAX_RECORD_BYTES, Topics
@@ -43,7 +41,6 @@ from streams.topics import MAX_RECORD_BYTES, Topics
 log = structlog.stdlib.get_logger()
 
 MAX_ROOT_INPUT_BYTES = 64 * 1024
-RETRY_PAUSE = 0.5
 REMEMBERED_JOINS = 10_000
 # Producers stamp records by their own clocks. A result older than its cause by more than this is not found.
 CLOCK_SKEW_MS = 60_000
@@ -152,7 +149,7 @@ class AgentWorker:
         self._joins: Joins[Part] = Joins()
         self._fired: OrderedDict[Key, None] = OrderedDict()
         self._finished: dict[int, set[str]] = {}
-        self._background: set[asyncio.Task[None]] = set()
+        self._outboxes: dict[int, Outbox] = {}
         self._publisher: Publisher
         self._membership: Membership
         self.runtime: Runtime[Work | Part, Outcome | None] = Runtime(
@@ -264,7 +261,22 @@ class AgentWorker:
 
     def publish(self, done: Sequence[tuple[int, Work | Part, Outcome | None]]) -> None:
         """Begin to publish results."""
-        self._spawn(self._publish(done))
+        silent: list[int] = []
+        outgoing: dict[int, list[Outgoing]] = {}
+        for number, work, outcome in done:
+            if outcome is None:
+                silent.append(number)
+            else:
+                record = work.record
+                outgoing.setdefault(record.partition, []).append(
+                    Outgoing(number, record.key, outcome.value, outcome.headers)
+                )
+        if silent:
+            self.runtime.acknowledge(silent)
+        for partition, records in outgoing.items():
+            self._outbox(partition).put(records)
+        for status, ended in Counter(outcome.status for _, _, outcome in done if outcome).items():
+            self._count_status[status].inc(ended)
 
     def commit(self, positions: Sequence[tuple[int, int]]) -> None:
         """Commit soon."""
@@ -559,7 +571,6 @@ class AgentWorker:
 
     def _note(self, work: Work, result: AgentResult[Any], seconds: float | None) -> None:
         name = self.agent.name
-        self._count_status[result.status].inc()
         if seconds is not None:
             self._seconds.observe(seconds)
         if result.status is not AgentStatus.FAILED or result.error is None:
@@ -576,46 +587,17 @@ class AgentWorker:
 
     # Publishing ---------------------------------------------------------------------------------
 
-    async def _publish(self, done: Sequence[tuple[int, Work | Part, Outcome | None]]) -> None:
-        for number, work, outcome in done:
-            if outcome is None:
-                self.runtime.acknowledge(number)
-                continue
-            record = work.record
-            try:
-                sent = await self._publisher.send(
-                    self._results_topic,
-                    record.partition,
-                    key=record.key,
-                    value=outcome.value,
-                    headers=outcome.headers,
-                )
-            except PublishError as error:
-                self._spawn(self._publish_again(number, work, outcome, error))
-            else:
-                sent.add_done_callback(partial(self._sent, number, work, outcome))
+    def _outbox(self, partition: int) -> Outbox:
+        outbox = self._outboxes.get(partition)
+        if outbox is None:
+            outbox = self._outboxes[partition] = self._publisher.outbox(
+                self._results_topic, partition, self.runtime.acknowledge, self._publish_failed
+            )
+        return outbox
 
-    def _sent(self, number: int, work: Work | Part, outcome: Outcome, sent: "asyncio.Future[Any]") -> None:
-        if sent.cancelled():
-            return  # the producer is being stopped; the record is uncommitted and comes again
-        if (error := sent.exception()) is not None:
-            self._spawn(self._publish_again(number, work, outcome, error))
-        else:
-            self.runtime.acknowledge(number)
-
-    async def _publish_again(
-        self, number: int, work: Work | Part, outcome: Outcome, error: BaseException
-    ) -> None:
-        # The work is done and perhaps paid for: its result is kept until Kafka has it, however long that is.
+    def _publish_failed(self, reason: str) -> None:
         metrics.counter("publish_retries", self.agent.name).inc()
-        log.warning("publish failed, trying again", agent=self.agent.name, error=str(error) or repr(error))
-        await asyncio.sleep(RETRY_PAUSE)
-        await self._publish([(number, work, outcome)])
-
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(work)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+        log.warning("publish failed, trying again", agent=self.agent.name, reason=reason)
 
 
 class Membership(Protocol):

@@ -8,7 +8,7 @@ import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, NamedTuple, Protocol, TypeVar
 
 from agents._rust import AgentRuntime, Turn
 
@@ -29,7 +29,7 @@ class Host(Protocol[W_contra, R]):
         """Give the result of work whose deadline passed, before it started or while it ran."""
 
     def publish(self, done: Sequence[tuple[int, W_contra, R]]) -> None:
-        """Begin to publish results; call `acknowledge` with each number once its result is durable."""
+        """Begin to publish results; call `acknowledge` with the numbers of those that are durable."""
 
     def commit(self, positions: Sequence[tuple[int, int]]) -> None:
         """Commit the next offset to read, per partition number."""
@@ -44,8 +44,7 @@ class Host(Protocol[W_contra, R]):
         """Drop work that is not this member's any more; it runs elsewhere, or has run."""
 
 
-@dataclass(frozen=True, slots=True)
-class Offer(Generic[W]):
+class Offer(NamedTuple, Generic[W]):
     """One record to run.
 
     Attributes:
@@ -170,12 +169,13 @@ class Runtime(Generic[W, R]):
         """Tell whether work given to `hold` still waits, or is covered by a run that is not done."""
         return number in self._work
 
-    def acknowledge(self, number: int) -> None:
-        """Take note that a result is durable: its lane moves on and its offset is done."""
-        self._work.pop(number, None)
-        for covered in self._covers.pop(number, ()):
-            self._work.pop(covered, None)
-        self._acknowledged.append(number)
+    def acknowledge(self, numbers: Iterable[int]) -> None:
+        """Take note that results are durable: their lanes move on and their offsets are done."""
+        for number in numbers:
+            self._work.pop(number, None)
+            for covered in self._covers.pop(number, ()):
+                self._work.pop(covered, None)
+            self._acknowledged.append(number)
         self._soon()
 
     def revoke(self) -> None:

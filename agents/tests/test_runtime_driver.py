@@ -46,7 +46,7 @@ class Host:
         for number, work, result in done:
             self.told.append(("publish", (work, result)))
             if self.acknowledges:
-                self.runtime.acknowledge(number)
+                self.runtime.acknowledge([number])
             else:
                 self.unacknowledged.append(number)
 
@@ -141,10 +141,10 @@ async def test_nothing_is_committed_before_its_result_is_acknowledged(host: Host
     await host.end("b1", "a0")
     assert [kind for kind, _ in host.take()] == ["start", "start", "publish", "publish"]
     b1, a0 = host.unacknowledged
-    host.runtime.acknowledge(b1)
+    host.runtime.acknowledge([b1])
     await settle()
     assert host.take() == []
-    host.runtime.acknowledge(a0)
+    host.runtime.acknowledge([a0])
     await settle()
     assert host.take() == [("commit", [(0, 2)])]
 
@@ -157,7 +157,7 @@ async def test_a_lane_runs_one_at_a_time_in_order_and_waits_for_the_acknowledgem
     assert host.take("start") == ["a0", "b2"]
     await host.end("a0")
     assert host.take("start") == []
-    host.runtime.acknowledge(host.unacknowledged.pop())
+    host.runtime.acknowledge([host.unacknowledged.pop()])
     await settle()
     assert host.take("start") == ["a1"]
 
@@ -311,10 +311,10 @@ async def test_draining_waits_for_the_last_acknowledgement(host: Host) -> None:
     host.runtime.revoke()
     drained = asyncio.create_task(host.runtime.drain(60))
     await host.end("a0", "b1")
-    host.runtime.acknowledge(host.unacknowledged.pop())
+    host.runtime.acknowledge([host.unacknowledged.pop()])
     await settle()
     assert not drained.done()
-    host.runtime.acknowledge(host.unacknowledged.pop())
+    host.runtime.acknowledge([host.unacknowledged.pop()])
     assert await drained
     assert host.take("commit") == [[(0, 2)]]
 
@@ -402,7 +402,7 @@ async def test_a_lost_result_that_is_acknowledged_late_commits_nothing(host: Hos
     await settle()
     await host.end("a0")
     host.assign(0, epoch=2)
-    host.runtime.acknowledge(host.unacknowledged.pop())
+    host.runtime.acknowledge([host.unacknowledged.pop()])
     await settle()
     assert host.take("commit") == []
     host.check_nothing_is_left()
@@ -443,12 +443,12 @@ async def test_a_held_part_is_uncommitted_until_what_covers_it_is_acknowledged(h
     host.offer("a1", partition=1)
     await settle()
     await host.end("a1")
-    host.runtime.acknowledge(host.unacknowledged.pop())
+    host.runtime.acknowledge([host.unacknowledged.pop()])
     host.offer("b0", covers=(part,))
     await settle()
     await host.end("b0")
     assert host.take("commit") == []
-    host.runtime.acknowledge(host.unacknowledged.pop())
+    host.runtime.acknowledge([host.unacknowledged.pop()])
     await settle()
     assert host.take("commit") == [[(0, 1), (1, 2)]]
 

@@ -1,8 +1,10 @@
 """Publishes records, pipelined: what has not been acknowledged has not happened."""
 
 import asyncio
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -71,6 +73,16 @@ class Publisher:
             ) from None
         return sent
 
+    def outbox(
+        self,
+        topic: str,
+        partition: int,
+        acknowledged: Callable[[Sequence[int]], None],
+        failed: Callable[[str], None],
+    ) -> "Outbox":
+        """Make the outbox of one partition."""
+        return Outbox(self._producer, topic, partition, acknowledged, failed)
+
     async def deliver(
         self, topic: str, partition: int, *, key: bytes | None, value: bytes, headers: Headers
     ) -> int:
@@ -96,6 +108,78 @@ class Publisher:
         """
         metadata = await (await self.send(topic, partition, key=key, value=value, headers=headers))
         return int(metadata.offset)
+
+
+class Outgoing(NamedTuple):
+    """One record on its way."""
+
+    number: int
+    key: bytes | None
+    value: bytes
+    headers: Headers
+
+
+class Outbox:
+    """Results of one partition on their way: in order, one batch in flight; what comes meanwhile is the next.
+
+    Under load batches grow by themselves, without it nothing waits. A batch that failed is sent again before
+    anything later: the work is done and perhaps paid for, so it is kept until Kafka has it, however long.
+
+    Args:
+        producer: A started, idempotent producer.
+        topic: Where to.
+        partition: Where to.
+        acknowledged: Called with the numbers of records that all replicas have.
+        failed: Called with the reason each time a batch did not go through.
+    """
+
+    def __init__(
+        self,
+        producer: AIOKafkaProducer,
+        topic: str,
+        partition: int,
+        acknowledged: Callable[[Sequence[int]], None],
+        failed: Callable[[str], None],
+    ) -> None:
+        self._producer = producer
+        self._topic, self._partition = topic, partition
+        self._acknowledged, self._failed = acknowledged, failed
+        self._waiting: deque[Outgoing] = deque()
+        self._sender: asyncio.Task[None] | None = None
+
+    def put(self, records: Iterable[Outgoing]) -> None:
+        """Take records to send."""
+        self._waiting.extend(records)
+        if self._sender is None or self._sender.done():
+            self._sender = asyncio.get_running_loop().create_task(self._send())
+
+    async def _send(self) -> None:
+        while self._waiting:
+            batch, numbers = self._fill()
+            try:
+                sent = await self._producer.send_batch(batch, self._topic, partition=self._partition)
+                await sent
+            except PublishError as error:
+                self._failed(str(error) or repr(error))
+                await asyncio.sleep(RETRY_PAUSE)
+            else:
+                for _ in numbers:
+                    self._waiting.popleft()
+                self._acknowledged(numbers)
+
+    def _fill(self) -> tuple[Any, list[int]]:
+        batch = self._producer.create_batch()
+        numbers = []
+        for record in self._waiting:
+            # The first record always fits, whatever its size; the broker has the last word on that.
+            if (
+                batch.append(timestamp=None, key=record.key, value=record.value, headers=record.headers)
+                is None
+            ):
+                break
+            numbers.append(record.number)
+        batch.close()
+        return batch, numbers
 
 
 class OwnPublisher(Publisher):
