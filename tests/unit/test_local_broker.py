@@ -36,6 +36,7 @@ from streams.kafka.local_broker import (
     jars,
     java,
 )
+from streams.kafka.local_broker import server as server_module
 from streams.kafka.local_broker.locks import locked, locked_at_once
 from streams.kafka.local_broker.probe import Answer, ask
 from streams.kafka.local_broker.process import LaunchError, Process, launch, start_of
@@ -140,13 +141,14 @@ def answering(*answers: bytes | None) -> Iterator[int]:
                 connection, _ = listener.accept()
             except OSError:
                 return
-            with connection:
+            with connection, contextlib.suppress(ConnectionError):
                 for answer in answers:
                     if not connection.recv(1000) or answer is None:
                         break
                     connection.sendall(answer)
                 else:
-                    connection.recv(1)  # until the other side closes
+                    while connection.recv(1000):  # until the other side closes
+                        pass
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
         thread = threading.Thread(target=serve, args=(listener,))
@@ -189,7 +191,7 @@ def metadata(brokers: int, cluster_id: str | None = "id") -> bytes:
         ((framed(b""),), Answer("other")),
         ((b"HTTP/1.0 400 Bad request\r\n\r\n",), Answer("other")),
         ((b"\xff\xff\xff\xff",), Answer("other")),
-        ((None,), Answer("other")),
+        ((None,), Answer("silent")),
         ((), Answer("silent")),
     ],
 )
@@ -411,6 +413,19 @@ def test_settings() -> None:
 # Data
 
 
+def test_kafka_in_place_of_the_running_one_is_said_and_nothing_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(server_module, "_IMPOSTOR_LIMIT", 0.0)
+    monkeypatch.setattr(Process, "signal", pytest.fail)
+    with answering(framed(VERSIONS), metadata(1, "another")) as port:
+        server = Server(tmp_path, tmp_path, port)
+        server.data.mkdir()
+        write_meta(server)
+        with pytest.raises(StartError, match=r"has the cluster id 'another'.* has 'C'"):
+            server.serves(Process(os.getpid(), start_of(os.getpid()) or "", port), pytest.fail, 60)
+
+
 @pytest.fixture
 def server(tmp_path: Path) -> Server:
     server = Server(tmp_path / "kafka", tmp_path / "jars", 4711)
@@ -494,7 +509,8 @@ def test_killed_or_stopped(server: Server) -> None:
 def test_why_it_ended(server: Server, log: str, kind: type[LocalBrokerError]) -> None:
     trace = "".join(f"\tat org.apache.kafka.Some.method(Some.java:{line})\n" for line in range(50))
     server.output.write_text(f"first\n{log}\n{trace}")
-    with pytest.raises(kind) as caught:
-        server.wait_until_serving(None, pytest.fail, 1)
-    assert log in str(caught.value)
-    assert "Some.method" not in str(caught.value)
+    assert not server.serves(None, pytest.fail, 1)
+    error = server.why_it_ended()
+    assert type(error) is kind
+    assert log in str(error)
+    assert "Some.method" not in str(error)

@@ -119,8 +119,8 @@ class LocalBroker:
             # starts nothing. If the first was killed while it waited, the lock went with it and its broker
             # starts all the same: the second finds the process in the pid file and waits for it instead.
             process = self._server.process()
-            if process is not None:
-                return self._join(process, progress)
+            if process is not None and self._joined(process, progress):
+                return self._status("running", process)
             if self._kafka_answers(progress):
                 return self._status("foreign", None)
             return self._start(progress)
@@ -167,20 +167,21 @@ class LocalBroker:
             )
         return self._status("stopped", None)
 
-    def _join(self, process: Process, progress: Callable[[str], None]) -> BrokerStatus:
-        """Wait for the broker that already runs on this home."""
+    def _joined(self, process: Process, progress: Callable[[str], None]) -> bool:
+        """Wait for the broker that already runs on this home; false if it ends instead."""
         if process.port != self._server.port:
             raise BrokerElsewhereError(
                 f"The Kafka of {self._server.folder.parent} already runs at {HOST}:{process.port} (pid "
                 f"{process.pid}), not at port {self._server.port}, and a data folder has one broker. Use "
                 "that address, or stop it first: callboard down"
             )
-        self._server.wait_until_serving(process, progress, START_LIMIT)
+        if not self._server.serves(process, progress, START_LIMIT):
+            return False  # it was killed a moment ago, and is only now gone: another one is to be started
         with contextlib.suppress(FileNotFoundError):
             # Opened for appending, so Java goes on at the new end. Kafka's own log limits itself.
             if self._server.output.stat().st_size > _LARGEST_OUTPUT:
                 os.truncate(self._server.output, 0)
-        return self._status("running", process)
+        return True
 
     def _kafka_answers(self, progress: Callable[[str], None]) -> bool:
         """Whether a Kafka, not ours, is at the address; raise if something else is."""
@@ -219,19 +220,16 @@ class LocalBroker:
         cache = training.trained(self._cache)
         cached = cache.exists()
         progress("starting Kafka" + (", which was killed: it checks its data first" if killed else ""))
-        process = self._server.start([f"-XX:AOTCache={cache}"] if cached else [])
-        try:
-            self._server.wait_until_serving(process, progress, START_LIMIT)
-        except StartError:
-            # Java looks at a cache's header and ignores a cache that does not fit. Damage further in makes it
-            # crash.
-            if not cached:
-                raise
+        process, served = self._launch([f"-XX:AOTCache={cache}"] if cached else [], progress)
+        if not served and cached:
+            # Java ignores a cache whose header does not fit. Damage behind the header makes it crash.
             progress("starting Kafka again, without the ahead-of-time cache")
-            process = self._server.start([])
-            self._server.wait_until_serving(process, progress, START_LIMIT)
-            cache.unlink(missing_ok=True)
-            cached = False
+            process, served = self._launch([], progress)
+            if served:
+                cache.unlink(missing_ok=True)
+                cached = False
+        if process is None or not served:
+            raise self._server.why_it_ended()
         if cached and _rejected(self._server.output):
             cache.unlink(missing_ok=True)
             cached = False
@@ -239,6 +237,16 @@ class LocalBroker:
             with contextlib.suppress(LaunchError, OSError):  # the broker runs; a faster next start is a bonus
                 training.begin(self._cache)
         return self._status("running", process)
+
+    def _launch(self, flags: list[str], progress: Callable[[str], None]) -> tuple[Process | None, bool]:
+        """Start the broker; return its process, and whether it serves or has ended."""
+        process = self._server.start(flags)
+        try:
+            return process, self._server.serves(process, progress, START_LIMIT)
+        except StartError:
+            if process:
+                self._server.stop(process, progress, STOP_LIMIT)  # started here and of no use to anybody
+            raise
 
     def _provide_jars(self, progress: Callable[[str], None]) -> None:
         java.find()  # before 45 MB are downloaded for nothing

@@ -169,7 +169,7 @@ def disk_full(folder: Path, needed: int) -> DiskFullError:
     free = shutil.disk_usage(existing).free
     return DiskFullError(
         f"The disk of {folder} has {_megabytes(free)} MB free; the local Kafka needs {_megabytes(needed)} MB "
-        "more there. Free some space, or set CALLBOARD_HOME to a folder on another disk, and start again."
+        "there. Free some space, or set CALLBOARD_HOME to a folder on another disk, and start again."
     )
 
 

@@ -24,8 +24,8 @@ class Answer:
     """What is at an address.
 
     Attributes:
-        kind: ``nothing`` listens; ``silent``: accepts, but does not answer in time (a Kafka that is starting
-            does this, too); ``other``: answers something that is not Kafka; ``kafka``.
+        kind: ``nothing`` listens; ``silent``: accepts, but does not answer in time or hangs up (a Kafka that
+            is starting or ending does this, too); ``other``: answers something that is not Kafka; ``kafka``.
         cluster_id: the id of the cluster, when it told.
         serving: whether it has a broker that serves clients; true only for ``kafka``.
     """
@@ -55,11 +55,12 @@ def ask(port: int, timeout: float) -> Answer:
                 speaks = True
                 metadata = _request(connection, deadline, _METADATA, 2, struct.pack(">i", 0))  # of no topic
                 return _metadata(metadata)
-            except (EOFError, ConnectionError, ValueError, struct.error):
+            except (EOFError, ConnectionError, TimeoutError):
                 # A broker that wants authentication hangs up on Metadata: it is a Kafka all the same.
-                return Answer("kafka") if speaks else Answer("other")
-            except TimeoutError:
+                # One that is just ending hangs up on anything, so hanging up proves nothing.
                 return Answer("kafka") if speaks else Answer("silent")
+            except (ValueError, struct.error):
+                return Answer("kafka") if speaks else Answer("other")
     except TimeoutError:
         return Answer("silent")
     except OSError:

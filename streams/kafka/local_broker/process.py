@@ -88,7 +88,10 @@ def start_of(pid: int) -> str | None:
         return None
     # The second field is the program's name in brackets and may contain anything, brackets included.
     fields = stat.rpartition(")")[2].split()
-    if fields[0] in "ZX":  # ended, and only not yet collected by its parent
+    # A zombie has ended, and is only not yet collected by its parent. While it still has other threads it has
+    # not: a killed Java shows its main thread as a zombie for some milliseconds while the others hold its
+    # port and its files, and a successor that starts then finds both taken.
+    if fields[0] == "X" or (fields[0] == "Z" and int(fields[17]) <= 1):
         return None
     # Clock ticks since boot, hence the boot: tick and number could meet again after the next one.
     return f"{Path('/proc/sys/kernel/random/boot_id').read_text().strip()}/{fields[19]}"

@@ -31,6 +31,7 @@ START_LIMIT = 300.0  # seconds; recovering a large log after a kill is slow, and
 STOP_LIMIT = 30.0  # seconds; measured: 2 s with 120 partitions
 _REPORT_EVERY = 2.0  # seconds
 _LOOK_EVERY = 0.02  # seconds
+_IMPOSTOR_LIMIT = 10.0  # seconds; a Kafka that does not get its port ends long before
 _STAMP = "callboard.json"  # in the data folder, where Kafka ignores files that it does not know
 
 
@@ -126,10 +127,11 @@ class Server:
         Args:
             process: what `start` returned.
             progress: receives a sentence every two seconds.
-            limit: in seconds; after it the broker is killed.
+            limit: in seconds.
 
         Raises:
-            StartError: it did neither within the limit.
+            StartError: it did neither within the limit, or another Kafka answers in its place. The process is
+                left alone.
         """
         started = reported = time.monotonic()
         cluster_id = self.cluster_id()
@@ -138,11 +140,16 @@ class Server:
             if answer.serving and answer.cluster_id == cluster_id:
                 return True
             now = time.monotonic()
-            if now - started > limit:
-                process.signal(signal.SIGKILL)
+            if answer.serving and now - started > _IMPOSTOR_LIMIT:
                 raise StartError(
-                    f"Kafka did not serve a request at {HOST}:{self.port} within {limit:.0f} s and was "
-                    f"stopped.{self.tail()}"
+                    f"The Kafka that answers at {HOST}:{self.port} has the cluster id {answer.cluster_id!r}, "
+                    f"the data in {self.data} has {cluster_id!r}. Either another Kafka has the port, or the "
+                    "meta.properties in that folder was changed: put that right, then start again."
+                )
+            if now - started > limit:
+                raise StartError(
+                    f"Kafka (pid {process.pid}) did not serve a request at {HOST}:{self.port} within "
+                    f"{limit:.0f} s.{self.tail()}"
                 )
             if now - reported >= _REPORT_EVERY:
                 reported = now
@@ -263,6 +270,7 @@ class Server:
         stamp = {"kafka": KAFKA_VERSION} | {name: meta.get(name) for name in ("cluster.id", "directory.id")}
         draft = data / f"{_STAMP}.new"
         draft.write_text(json.dumps(stamp), encoding="ascii")
+        draft.chmod(0o600)
         draft.replace(data / _STAMP)
 
     def _format(self) -> None:

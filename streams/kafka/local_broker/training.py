@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
-import signal
 import socket
 import sys
 import traceback
@@ -75,10 +74,10 @@ def main(arguments: Sequence[str]) -> int:
             return 0
         work = cache / "training"
         try:
-            if leftover := Server(work, jars_folder(cache), 0).process():
-                leftover.signal(
-                    signal.SIGKILL
-                )  # its trainer was killed; the lock says that nobody waits for it
+            server = Server(work, jars_folder(cache), 0)
+            if leftover := server.process():
+                # Its trainer was killed: we hold the lock, so nobody waits for it.
+                server.stop(leftover, _say, 0)
             shutil.rmtree(work, ignore_errors=True)
             _train(cache, work)
         except Exception:  # noqa: BLE001 - nobody waits for this process; the log is all that may notice
