@@ -8,6 +8,7 @@ Writes one JSON object per line and file: {"path": ..., "error": ..., "<tool>": 
 """
 
 import ast
+import contextlib
 import json
 import logging
 import resource
@@ -161,7 +162,8 @@ def _in_private(node: Any) -> bool:
 def main() -> None:
     """Look at the files that standard input names."""
     wanted = json.load(sys.stdin)
-    resource.setrlimit(resource.RLIMIT_AS, (wanted["memory"],) * 2)
+    with contextlib.suppress(ValueError, OSError):  # not every system lets a process limit its memory
+        resource.setrlimit(resource.RLIMIT_AS, (wanted["memory"],) * 2)
     resource.setrlimit(resource.RLIMIT_CPU, (wanted["cpu"],) * 2)
     warnings.simplefilter("ignore")
     for path in wanted["paths"]:

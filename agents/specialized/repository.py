@@ -8,6 +8,7 @@ its own tests are to run), submodules are not fetched, hooks and filters never r
 import asyncio
 import os
 import re
+import shlex
 import shutil
 import tempfile
 from collections.abc import AsyncIterator, Mapping
@@ -421,7 +422,8 @@ async def _top(path: Path) -> Path:
         raise RepositoryError(f"{which!r} belongs to another user, so git does not read it")
     make_one = "git init && git add . && git commit -m 'first'"
     if shown.code:
-        raise RepositoryError(f"{which!r} is no git repository; make it one: cd {which} && {make_one}")
+        place = shlex.quote(which)
+        raise RepositoryError(f"{which!r} is no git repository; make it one: cd {place} && {make_one}")
     if lines[2:3] != [""]:
         top = (folder / lines[2]).resolve() if len(lines) > 2 else folder.parent  # noqa: PLR2004 (three answers)
         raise RepositoryError(

@@ -45,6 +45,7 @@ MEANINGS = {
 """What pytest's exit codes mean, as far as the counts do not say it."""
 PLUGINS = {
     "anyio": ("anyio",),
+    "asyncio": ("async",),
     "hypothesispytest": ("hypothesis",),
     "pytest_cov": ("--cov", "pytest-cov", "pytest_cov"),
 }

@@ -43,7 +43,8 @@ class Finished:
     def last_words(self, limit: int = 400) -> str:
         """Give the end of what it wrote to standard error (or else to standard output), on one line."""
         text = (self.errors.strip() or self.output.strip()).decode(errors="replace")
-        return " ".join(text.split())[-limit:]
+        words = " ".join(text.split())
+        return "".join(letter for letter in words if letter.isprintable())[-limit:]
 
 
 async def run(  # noqa: PLR0913 (all but the command are named)

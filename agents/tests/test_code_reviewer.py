@@ -60,11 +60,8 @@ async def test_a_patch_narrows_the_review_and_marks_its_lines(tmp_path: Path) ->
 @pytest.mark.parametrize(
     ("text", "verdict"),
     [
-        ("price = 1\n", "approved"),
-        ("import os\n", "approved"),
         ("try:\n    price = 1\nexcept:\n    pass\n", "approved"),
         ("print(cost)\n", "changes_requested"),
-        (SHELL, "changes_requested"),
     ],
 )
 async def test_the_verdict_follows_the_stated_rule(tmp_path: Path, text: str, verdict: str) -> None:
