@@ -1,5 +1,6 @@
 """Reads partitions by position, outside of any consumer group: for show, tail, replay and artifacts."""
 
+import asyncio
 from collections.abc import AsyncGenerator, Iterable, Mapping
 from types import TracebackType
 from typing import Self
@@ -43,6 +44,9 @@ class Reader:
         except KafkaConnectionError:
             await self._consumer.stop()
             raise unreachable(self._servers) from None
+        # `start` has made a task that catches its own cancellation once it runs. Stopped before that, it would
+        # pass the cancellation on to us, and we would look interrupted.
+        await asyncio.sleep(0)
         return self
 
     async def __aexit__(

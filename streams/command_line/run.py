@@ -1,0 +1,235 @@
+"""`callboard run`: an application's agents, until they are told to stop."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import socket
+import sys
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import typer
+
+from streams.command_line.local_kafka import ensure_kafka
+from streams.command_line.output import CommandError, ExitCode, reported, say, settings, write
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from streams.app import AgentApp
+
+
+@reported
+def run(
+    application: Annotated[
+        str, typer.Argument(metavar="MODULE:APP", help="Where the AgentApp is, from the current folder.")
+    ],
+    *,
+    llm: Annotated[
+        Literal["anthropic", "off"] | None,
+        typer.Option(help="Which language model agents ask; off: they give evidence without judgement."),
+    ] = None,
+    host: Annotated[str, typer.Option(help="Address of the health and metrics pages.")] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Their port; 0: any free one.")] = 8000,
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"], typer.Option(help="Lowest level of log lines to show.")
+    ] = "info",
+) -> None:
+    """Run the agents of an application, until Ctrl-C or SIGTERM.
+
+    Starts the local Kafka first unless CALLBOARD_BOOTSTRAP_SERVERS is set. Prints the address of /healthz,
+    /readyz, /metrics and /asyncapi on stdout once the agents are starting; logs go to stderr. When told to
+    stop, it lets running work end; told twice, it does not, and that work is done again by the next worker.
+
+    \b
+    Example:
+        callboard run examples.hello:app --llm off
+        callboard run shop.agents:app --port 0 --log-level warning
+    """  # noqa: D301 (typer reads the backspace: keep these lines as they are)
+    if llm is not None:
+        os.environ["CALLBOARD_LLM"] = llm
+
+    from agents.logging_config import configure_logging
+
+    configure_logging(log_level)
+    ensure_kafka(settings())
+    app = load(application)
+    listener = _bind(host, port)
+    raise typer.Exit(_serve(app, listener, log_level))
+
+
+def load(application: str) -> AgentApp:
+    """Import an application.
+
+    Args:
+        application: MODULE:APP.
+
+    Raises:
+        CommandError: If there is none; says which part of the way is missing.
+    """
+    module_name, _, attribute = application.partition(":")
+    if not module_name or not attribute:
+        raise CommandError(
+            f"{application!r} names no application: give MODULE:APP, e.g. examples.hello:app", ExitCode.USAGE
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    module = _import(module_name)
+
+    from agents.core import Workflow
+    from streams.app import AgentApp
+
+    found: Any = module
+    for name in attribute.split("."):
+        found = getattr(found, name, None)
+    if isinstance(found, AgentApp):
+        return found
+    have = ", ".join(f"{module_name}:{name}" for name, it in vars(module).items() if isinstance(it, AgentApp))
+    instead = f"; did you mean {have}?" if have else ""
+    if found is None:
+        raise CommandError(f"module {module_name!r} has no {attribute!r}{instead}", ExitCode.USAGE)
+    if isinstance(found, Workflow):
+        instead = f"; make one of it: app = AgentApp({attribute})"
+    raise CommandError(
+        f"{application} is no AgentApp, but of type {type(found).__name__}{instead}", ExitCode.USAGE
+    )
+
+
+def _import(name: str) -> Any:
+    from agents.core.errors import AgentError
+
+    try:
+        return importlib.import_module(name)
+    except AgentError:
+        raise
+    except ModuleNotFoundError as error:
+        if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
+            raise CommandError(
+                f"there is no module {error.name!r}, neither in {Path.cwd()} nor among what is installed",
+                ExitCode.USAGE,
+            ) from None
+        raise _import_error(name, error) from error
+    except Exception as error:  # importing runs the user's code, which may raise anything
+        raise _import_error(name, error) from error
+
+
+def _import_error(name: str, error: Exception) -> CommandError:
+    at = error.__traceback__
+    while at is not None and at.tb_next is not None:
+        at = at.tb_next
+    where = f" ({at.tb_frame.f_code.co_filename}:{at.tb_lineno})" if at is not None else ""
+    return CommandError(
+        f"module {name!r} cannot be imported: {type(error).__name__}: {error}{where};"
+        " CALLBOARD_DEBUG=1 shows the stack",
+        ExitCode.USAGE,
+    )
+
+
+def _bind(host: str, port: int) -> socket.socket:
+    """Take the port before anything else is begun."""
+    try:
+        family, kind, protocol, _, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise CommandError(f"--host {host!r} is no address: {error}", ExitCode.USAGE) from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        # Listening now would let a probe connect and wait: refused is what it is until the agents are there.
+    except OSError as error:
+        listener.close()
+        raise CommandError(
+            f"port {port} of {host} cannot be used: {error.strerror or error}; choose another with --port, or"
+            " any free one with --port 0",
+            ExitCode.USAGE,
+        ) from None
+    return listener
+
+
+def _serve(app: AgentApp, listener: socket.socket, log_level: str) -> ExitCode:
+    import asyncio
+    import logging
+
+    import uvicorn
+
+    logging.getLogger("uvicorn").setLevel(
+        max(logging.WARNING, logging.getLevelNamesMapping()[log_level.upper()])
+    )
+
+    class Server(uvicorn.Server):
+        """Leaves signals to us: uvicorn raises them again when it is done, and that would be our end."""
+
+        @contextmanager
+        def capture_signals(self) -> Iterator[None]:
+            yield
+
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                write(_address(listener))
+
+    async def serve() -> ExitCode:
+        # The application's own start and stop are around the server instead of inside its lifespan protocol,
+        # which would turn a clear error into a logged stack, and does not notice when the Kafka side ends.
+        server = Server(
+            uvicorn.Config(
+                app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
+            )
+        )
+        stopping = Stopping(asyncio.get_running_loop(), asyncio.current_task(), server)
+        try:
+            async with app.start_lifespan_context():
+                if not stopping.asked:
+                    await server.serve(sockets=[listener])
+        except asyncio.CancelledError:
+            if not stopping.asked:
+                raise
+        return stopping.code
+
+    if sys.platform == "win32":
+        return asyncio.run(serve())
+    import uvloop
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(serve())
+
+
+class Stopping:
+    """What signals do: the first asks for an orderly end, the second ends it now."""
+
+    def __init__(self, loop: Any, main: Any, server: Any) -> None:
+        self._main = main
+        self._server = server
+        self.asked: signal.Signals | None = None
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, number)
+
+    @property
+    def code(self) -> ExitCode:
+        """What the command ends with."""
+        return ExitCode.INTERRUPTED if self.asked == signal.SIGINT else ExitCode.OK
+
+    def _stop(self, number: signal.Signals) -> None:
+        if self.asked is None:
+            self.asked = number
+            say("stopping: letting running work end; once more to end at once")
+            if self._server.started:
+                self._server.should_exit = True
+            else:
+                self._main.cancel()
+            return
+        say("ending now; unfinished work is done again by the next worker")
+        # Not by cancelling: a run that is cancelled on the way out could still publish what came of that. A
+        # process that is gone at any instant, however, is what the next worker is made for.
+        os._exit(ExitCode.INTERRUPTED)
+
+
+def _address(listener: socket.socket) -> str:
+    host, port = listener.getsockname()[:2]
+    return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
