@@ -32,7 +32,9 @@ WAYS = {
 
 def main() -> None:
     """Run all ways and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--events", type=int, default=60_000)
     parser.add_argument("--slow-events", type=int, default=6_000, help="for FastStream one by one")
     parser.add_argument("--rounds", type=int, default=5)
@@ -96,7 +98,12 @@ async def one(way: str, servers: str, events: int, number: str) -> dict[str, flo
         servers, [source, target, f"{prefix}artifacts.noop"], partitions=PARTITIONS, replication=1
     )
     await fill(servers, source, events)
-    run = {"raw": raw, "callboard": callboard, "faststream-batch": faststream_batch, "faststream": faststream}[way]
+    run = {
+        "raw": raw,
+        "callboard": callboard,
+        "faststream-batch": faststream_batch,
+        "faststream": faststream,
+    }[way]
     wall, cpu = await run(servers, prefix, source, target, events)
     seen = await count(servers, target)
     if seen != events:

@@ -24,6 +24,20 @@ REQUIRED = ("ce_specversion", "ce_id", "ce_source", "ce_type")
 
 NO_BYTES = 0xFFFFFFFF
 
+# The headers whose text is read; an event may have any others.
+READ = (
+    *REQUIRED,
+    "ce_correlationid",
+    "ce_workflow",
+    "ce_pass",
+    "ce_status",
+    "ce_deadline",
+    "ce_hops",
+    "ce_llm",
+    "traceparent",
+    "tracestate",
+)
+
 Headers = list[tuple[str, bytes]]
 
 
@@ -94,13 +108,14 @@ def record_digest(record: Record) -> str:
     """Hash a record's exact key, headers and value; hexadecimal SHA-256.
 
     The lengths of all parts come first, so no two different records hash the same bytes; an absent key or
-    value has a length no part can have.
+    value has a length that no part can have.
     """
-    parts = [record.key, record.value]
-    for name, value in record.headers:
-        parts += (name.encode(), value)
-    lengths = struct.pack(f">{len(parts)}I", *[NO_BYTES if part is None else len(part) for part in parts])
-    return hashlib.sha256(b"callboard-record-v1" + lengths + b"".join(filter(None, parts))).hexdigest()
+    parts = [record.key, record.value, *(value for _, value in record.headers)]
+    names = [name for name, _ in record.headers]
+    sizes = [NO_BYTES if part is None else len(part) for part in parts]
+    lengths = struct.pack(f">{len(parts) + len(names)}I", *sizes, *map(len, names))
+    content = b"".join(filter(None, parts))
+    return hashlib.sha256(b"callboard-record-v1" + lengths + content + "".join(names).encode()).hexdigest()
 
 
 def decode(record: Record) -> Envelope:
@@ -126,22 +141,26 @@ def decode(record: Record) -> Envelope:
                 f" {', '.join(REQUIRED)}, a plain task none of them"
             )
     if raw["ce_specversion"] != b"1.0":
-        version = _text(record, raw, "ce_specversion")
+        version = raw["ce_specversion"].decode(errors="replace")
         raise EnvelopeError(f"{place(record)}: header ce_specversion is {version!r}, this version reads 1.0")
-    identity = _text(record, raw, "ce_id") or ""
+    try:
+        text = {name: raw[name].decode() for name in READ if raw.get(name) is not None}
+    except UnicodeDecodeError:
+        raise _binary(record, raw) from None
+    known = text.get
     return Envelope(
-        id=identity,
-        source=_text(record, raw, "ce_source") or "",
-        type=_text(record, raw, "ce_type") or "",
-        workflow_id=_text(record, raw, "ce_correlationid") or identity,
-        workflow=_text(record, raw, "ce_workflow"),
-        round=_text(record, raw, "ce_pass"),
-        status=_text(record, raw, "ce_status"),
-        deadline=_moment(record, _text(record, raw, "ce_deadline")),
-        hops=_hops(record, _text(record, raw, "ce_hops")),
-        llm=_text(record, raw, "ce_llm"),
-        traceparent=_text(record, raw, "traceparent"),
-        tracestate=_text(record, raw, "tracestate"),
+        id=text["ce_id"],
+        source=text["ce_source"],
+        type=text["ce_type"],
+        workflow_id=known("ce_correlationid") or text["ce_id"],
+        workflow=known("ce_workflow"),
+        round=known("ce_pass"),
+        status=known("ce_status"),
+        deadline=_moment(record, text["ce_deadline"]) if "ce_deadline" in text else None,
+        hops=_hops(record, text["ce_hops"]) if "ce_hops" in text else None,
+        llm=known("ce_llm"),
+        traceparent=known("traceparent"),
+        tracestate=known("tracestate"),
     )
 
 
@@ -250,10 +269,9 @@ def run_id(app: str, agent: str, *identity: str) -> str:
 
 def result_id(run: str, outcome: int = 1) -> str:
     """Name a run's result: a UUIDv8 (RFC 9562) of its hash, so a repeated publish has the same id."""
-    value = int.from_bytes(hashlib.sha256(f"{run}/{outcome}".encode()).digest()[:16], "big")
-    value = value & ~(0xF << 76) | (0x8 << 76)
-    value = value & ~(0x3 << 62) | (0x2 << 62)
-    return f"{(text := f'{value:032x}')[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+    text = hashlib.sha256(f"{run}/{outcome}".encode()).hexdigest()
+    variant = "89ab"[int(text[16], 16) & 3]
+    return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
 
 
 def next_traceparent(current: str | None, run: str) -> str:
@@ -272,21 +290,18 @@ def _refuse_repeated(record: Record) -> None:
             raise EnvelopeError(f"{place(record)}: header {name} is there {names.count(name)} times")
 
 
-def _text(record: Record, raw: dict[str, bytes], name: str) -> str | None:
-    value = raw.get(name)
-    if value is None:
-        return None
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        raise EnvelopeError(f"{place(record)}: header {name} is not UTF-8 text: {value[:40]!r}") from None
+def _binary(record: Record, raw: dict[str, bytes]) -> EnvelopeError:
+    for name in READ:
+        try:
+            (raw.get(name) or b"").decode()
+        except UnicodeDecodeError:
+            return EnvelopeError(f"{place(record)}: header {name} is not UTF-8 text: {raw[name][:40]!r}")
+    raise AssertionError("called without a binary header")
 
 
-def _moment(record: Record, text: str | None) -> datetime | None:
-    if text is None:
-        return None
+def _moment(record: Record, text: str) -> datetime:
     try:
-        moment = datetime.fromisoformat(text)
+        moment: datetime | None = datetime.fromisoformat(text)
     except ValueError:
         moment = None
     if moment is None or moment.tzinfo is None:
@@ -297,9 +312,7 @@ def _moment(record: Record, text: str | None) -> datetime | None:
     return moment
 
 
-def _hops(record: Record, text: str | None) -> int | None:
-    if text is None:
-        return None
+def _hops(record: Record, text: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) < 5):  # noqa: PLR2004 (up to 9,999 hops)
         raise EnvelopeError(f"{place(record)}: header ce_hops is {text!r}, which is no number from 0 to 9999")
     return int(text)

@@ -4,10 +4,12 @@ Decides per record: run it, fail it, keep it for a join, or pass it over. Never 
 never raises for what a record holds: bad input ends as a failed result like any other failure.
 """
 
+import asyncio
 import time
+import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -15,7 +17,7 @@ import structlog
 from pydantic import BaseModel, ValidationError
 
 from agents import metrics
-from agents.core.base import Agent, AgentResult, AgentStatus
+from agents.core.base import Agent, AgentResult, AgentStatus, ErrorDetail
 from agents.core.errors import (
     AgentError,
     DeadlineExceededError,
@@ -41,7 +43,9 @@ from streams.topics import MAX_RECORD_BYTES, Topics
 log = structlog.stdlib.get_logger()
 
 MAX_ROOT_INPUT_BYTES = 64 * 1024
+MAX_ERROR_CHARACTERS = 8_000
 REMEMBERED_JOINS = 10_000
+REMEMBERED_RUNS = 10_000
 # Producers stamp records by their own clocks. A result older than its cause by more than this is not found.
 CLOCK_SKEW_MS = 60_000
 
@@ -51,10 +55,10 @@ ERROR_TYPES = frozenset(kind.type for kind in all_errors())
 
 NO_SUCCESS = frozenset({AgentStatus.FAILED, AgentStatus.CANCELED})
 
-Kind = Literal["run", "upstream_failed", "invalid", "skip"]
+Kind = Literal["run", "upstream_failed", "refused", "invalid", "skip"]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, weakref_slot=True, eq=False)
 class Work:
     """What one record (or one complete join) means for this agent."""
 
@@ -77,6 +81,7 @@ class Part:
     record: Record
     envelope: Envelope
     payload: ResultPayload
+    awaited: frozenset[str]
     number: int = 0
 
 
@@ -147,8 +152,10 @@ class AgentWorker:
         self._numbers: dict[tuple[str, int], int] = {}
         self._places: list[tuple[str, int]] = []
         self._joins: Joins[Part] = Joins()
-        self._fired: OrderedDict[Key, None] = OrderedDict()
+        self._fired: OrderedDict[Key, weakref.ref[Work]] = OrderedDict()
+        self._seen: OrderedDict[str, tuple[str, int, int]] = OrderedDict()
         self._finished: dict[int, set[str]] = {}
+        self._finished_since: dict[int, int] = {}
         self._outboxes: dict[int, Outbox] = {}
         self._publisher: Publisher
         self._membership: Membership
@@ -183,7 +190,9 @@ class AgentWorker:
             finished = await self._outcomes(self._results_topic, since)
             if epoch != self._epoch:
                 return  # a rebalance came while we read; the batch is delivered again to whoever owns it now
-            self._finished |= finished
+            for partition, ids in finished.items():
+                self._finished[partition] = ids | self._finished.get(partition, set())
+            self._finished_since |= since
         offers = []
         for topic, number in Counter(record.topic for record in records).items():
             self._count_record[topic].inc(number)
@@ -196,6 +205,7 @@ class AgentWorker:
                 offers.append(self._offer(work, epoch))
         if offers:
             self.runtime.offer(offers)
+            await self.runtime.room()
 
     async def on_revoked(self) -> None:
         """Let runs end, as far as they do in time, and commit."""
@@ -209,15 +219,30 @@ class AgentWorker:
         self._epoch = epoch
         kept = {p.partition for p in positions} - {p.partition for p in positions if not p.adopt}
         self._finished = {n: ids for n, ids in self._finished.items() if n in kept}
+        self._finished_since = {n: since for n, since in self._finished_since.items() if n in kept}
+        for partition in [n for n in self._outboxes if n not in kept]:
+            self._outboxes.pop(partition).close()
         metrics.counter("rebalances", self.agent.name).inc()
         self.runtime.assign(
             [Assignment(self._number_of(p.topic, p.partition), epoch, p.offset, p.adopt) for p in positions]
         )
+        # A lost join may take its time to end, and its parts may be here again before that.
+        adopted = {(p.topic, p.partition) for p in positions if p.adopt}
+        for key, fired in list(self._fired.items()):
+            work = fired()
+            if work is None:
+                if kept and len(self._finished) == len(kept):
+                    continue
+                del self._fired[key]
+            elif (work.record.topic, work.record.partition) not in adopted:
+                self._take_back(key, work)
 
     async def stop(self) -> None:
         """Drain, commit, and cancel what is left."""
         await self.on_revoked()
         await self.runtime.close()
+        for outbox in self._outboxes.values():
+            outbox.close()
 
     # What the runtime asks ----------------------------------------------------------------------
 
@@ -239,18 +264,27 @@ class AgentWorker:
         except AgentError as error:
             result = AgentResult.failed(error)
             outcome = self._encode(work, given, result, begun=begun, usage=usage)
+        except Exception as error:
+            log.exception("run failed outside of its agent", at=place(work.record))
+            result = AgentResult.failed(error)
+            outcome = self._encode(work, given, result, begun=begun, usage=usage)
         self._note(work, result, time.monotonic() - started)
+        if usage.calls:
+            name = self.agent.name
+            metrics.counter("llm_calls", name).inc(usage.calls)
+            metrics.counter("llm_tokens", name, "input").inc(usage.input_tokens)
+            metrics.counter("llm_tokens", name, "output").inc(usage.output_tokens)
         return outcome
 
     def expired(self, work: Work | Part) -> Outcome | None:
         """Give the failed result of work that is too late."""
         if not isinstance(work, Work) or work.kind == "skip":
             return None
-        deadline = work.envelope.deadline
-        if deadline is not None and self._wall_clock() >= deadline:
+        deadline, limit = work.envelope.deadline, self.agent.config.timeout
+        if deadline is not None and (limit is None or self._wall_clock() >= deadline):
             message = f"the deadline of {place(work.record)} passed at {deadline.isoformat()}"
         else:
-            message = f"{self.agent.name} took longer than its time limit of {self.agent.config.timeout} s"
+            message = f"{self.agent.name} took longer than its time limit of {limit} s"
         result: AgentResult[Any] = AgentResult.failed(DeadlineExceededError(message))
         self._note(work, result, None)
         try:
@@ -293,9 +327,19 @@ class AgentWorker:
     def forget(self, work: Work | Part) -> None:
         """Drop what another member works on now."""
         if isinstance(work, Part):
-            self._joins.forget(work.key, work.agent)
+            self._joins.forget(work.key, work.agent, work)
         elif work.parts is not None and work.workflow is not None:
-            self._fired.pop((work.workflow.name, work.envelope.round or ""), None)
+            self._take_back((work.workflow.name, work.envelope.round or ""), work)
+
+    def _take_back(self, key: Key, work: Work) -> None:
+        """Undo that a join fired: the parts that are still held wait again for those that went away."""
+        fired = self._fired.get(key)
+        if fired is None or fired() is not work:
+            return  # it was taken back before, and may have fired again since
+        del self._fired[key]
+        for part in (work.parts or {}).values():
+            if part.number and self.runtime.holds(part.number):
+                self._joins.wait(key, part.agent, part, part.awaited)
 
     # Deciding what a record means ---------------------------------------------------------------
 

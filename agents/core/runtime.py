@@ -127,7 +127,9 @@ class Runtime(Generic[W, R]):
         self._acknowledged: list[int] = []
         self._turn_is_due = False
         self._timer: asyncio.TimerHandle | None = None
-        self._idle: asyncio.Event = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._room = asyncio.Event()
+        self._slots = slots
         self.last_turn = clock()
 
     def now(self) -> int:
@@ -173,10 +175,23 @@ class Runtime(Generic[W, R]):
         """Take note that results are durable: their lanes move on and their offsets are done."""
         for number in numbers:
             self._work.pop(number, None)
-            for covered in self._covers.pop(number, ()):
-                self._work.pop(covered, None)
+            if number in self._covers:
+                for covered in self._covers.pop(number):
+                    self._work.pop(covered, None)
             self._acknowledged.append(number)
         self._soon()
+
+    async def room(self) -> None:
+        """Wait until reading on makes sense: a slot is free, or what is queued will soon be used up.
+
+        With a free slot and a long queue, the queue is one busy key's; other keys must still come through.
+        """
+        while not self._has_room():
+            self._room.clear()
+            await self._room.wait()
+
+    def _has_room(self) -> bool:
+        return self._machine.running() < self._slots or self._machine.queued() <= self._slots
 
     def revoke(self) -> None:
         """Start nothing more; what runs, goes on, until `assign`."""
@@ -267,6 +282,8 @@ class Runtime(Generic[W, R]):
         self._wake(loop, turn.wake_at)
         if not self._idle.is_set() and not self._machine.in_flight():
             self._idle.set()
+        if not self._room.is_set() and self._has_room():
+            self._room.set()
 
     def _publish(self, turn: Turn, executed: list[int]) -> None:
         done: list[tuple[int, W, R]] = []
