@@ -1,5 +1,7 @@
 """Every private attribute of FastStream and aiokafka that Callboard needs; a contract test holds each one."""
 
+import asyncio
+from collections.abc import Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -16,3 +18,9 @@ def producer_of(broker: KafkaBroker) -> AIOKafkaProducer:
 def generation_of(consumer: AIOKafkaConsumer) -> int:
     """Give the group generation the consumer is in; -1 while it is in none."""
     return int(consumer._coordinator.generation)  # noqa: SLF001 (module's purpose)
+
+
+async def learn_leaders(consumer: AIOKafkaConsumer, topics: Iterable[str]) -> None:
+    """Let the consumer learn where the partitions of `topics` are, all at once."""
+    client = consumer._client  # noqa: SLF001 (module's purpose)
+    await asyncio.gather(*(client.add_topic(topic) for topic in topics))

@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from streams.envelope import Record
 from streams.kafka.admin import partition_counts, unreachable
+from streams.kafka.private_access import learn_leaders
 
 Place = tuple[str, int]
 
@@ -44,8 +45,8 @@ class Reader:
         except KafkaConnectionError:
             await self._consumer.stop()
             raise unreachable(self._servers) from None
-        # `start` has made a task that catches its own cancellation once it runs. Stopped before that, it would
-        # pass the cancellation on to us, and we would look interrupted.
+        # `start` has made a task that catches its own cancellation once it runs. Stopped before that, it
+        # would pass the cancellation on to us, and we would look interrupted.
         await asyncio.sleep(0)
         return self
 
@@ -73,21 +74,22 @@ class Reader:
         """
         if since is not None:
             return await self.first_offsets_since(dict.fromkeys(places, since))
-        partitions = [TopicPartition(*place) for place in places]
+        partitions = await self._known(places)
         return _plain(await self._consumer.beginning_offsets(partitions)) if partitions else {}
 
     async def first_offsets_since(self, since: Mapping[Place, int]) -> dict[Place, int]:
         """Tell the first record of each partition's time (milliseconds since 1970) or later, or its end."""
         if not since:
             return {}
-        times = {TopicPartition(*place): time for place, time in since.items()}
-        found = await self._consumer.offsets_for_times(times)
-        ends = await self._consumer.end_offsets(list(times))
+        partitions = await self._known(since)
+        # Ends come first: a record that arrives after a time found nothing must not be passed over.
+        ends = await self._consumer.end_offsets(partitions)
+        found = await self._consumer.offsets_for_times({tp: since[_place(tp)] for tp in partitions})
         return {_place(tp): ends[tp] if at is None else at.offset for tp, at in found.items()}
 
     async def end_offsets(self, places: Iterable[Place]) -> dict[Place, int]:
         """Tell the offset the next record of each partition will have."""
-        partitions = [TopicPartition(*place) for place in places]
+        partitions = await self._known(places)
         return _plain(await self._consumer.end_offsets(partitions)) if partitions else {}
 
     async def read(
@@ -121,6 +123,12 @@ class Reader:
             for records in batches.values():
                 for record in records:
                     yield record
+
+    async def _known(self, places: Iterable[Place]) -> list[TopicPartition]:
+        # A topic whose leaders the client does not know costs it a pause of 0.1 s, one topic after the other.
+        partitions = [TopicPartition(*place) for place in places]
+        await learn_leaders(self._consumer, {tp.topic for tp in partitions})
+        return partitions
 
     def _begin(self, partitions: set[TopicPartition], starts: Mapping[Place, int]) -> None:
         self._consumer.assign(list(partitions))
