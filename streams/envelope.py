@@ -6,6 +6,7 @@ is the oracle of our tests. Never looks into a record's value.
 
 import hashlib
 import os
+import re
 import struct
 import time
 import uuid
@@ -22,6 +23,7 @@ RESULT = "callboard.result.v1"
 SCHEMAS = {TASK: "urn:callboard:schema:task:v1", RESULT: "urn:callboard:schema:result:v1"}
 REQUIRED = ("ce_specversion", "ce_id", "ce_source", "ce_type")
 
+KEPT = frozenset({"ce_id", "ce_source", "ce_correlationid", "ce_workflow", "ce_pass", "ce_llm"})
 NO_BYTES = 0xFFFFFFFF
 
 # The headers whose text is read; an event may have any others.
@@ -34,9 +36,11 @@ READ = (
     "ce_deadline",
     "ce_hops",
     "ce_llm",
-    "traceparent",
-    "tracestate",
 )
+# Of those in READ: they are repeated on the result, which must fit into a record too.
+MAX_READ_BYTES = 4_096
+TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
+MAX_TRACESTATE_BYTES = 512
 
 Headers = list[tuple[str, bytes]]
 
@@ -111,11 +115,13 @@ def record_digest(record: Record) -> str:
     value has a length that no part can have.
     """
     parts = [record.key, record.value, *(value for _, value in record.headers)]
-    names = [name for name, _ in record.headers]
+    names = [
+        name.encode() for name, _ in record.headers
+    ]  # lengths are of bytes: else two could hash the same
     sizes = [NO_BYTES if part is None else len(part) for part in parts]
     lengths = struct.pack(f">{len(parts) + len(names)}I", *sizes, *map(len, names))
     content = b"".join(filter(None, parts))
-    return hashlib.sha256(b"callboard-record-v1" + lengths + content + "".join(names).encode()).hexdigest()
+    return hashlib.sha256(b"callboard-record-v1" + lengths + content + b"".join(names)).hexdigest()
 
 
 def decode(record: Record) -> Envelope:
@@ -130,9 +136,22 @@ def decode(record: Record) -> Envelope:
     raw = dict(record.headers)
     if len(raw) != len(record.headers):
         _refuse_repeated(record)
+    if (raw.get("content-type") or b"").startswith(b"application/cloudevents"):
+        raise EnvelopeError(
+            f"{place(record)}: header content-type says structured mode; send CloudEvents in binary mode:"
+            " their attributes as ce_ headers, the data as the value"
+        )
+    traceparent, tracestate = _trace(raw) if "traceparent" in raw else (None, None)
     if not raw or not any(name.startswith("ce_") for name in raw):
         here = place(record)
-        return Envelope(id=here, source="", type=TASK, workflow_id=here)
+        return Envelope(
+            id=here,
+            source="",
+            type=TASK,
+            workflow_id=here,
+            traceparent=traceparent,
+            tracestate=tracestate,
+        )
     for name in REQUIRED:
         if not raw.get(name):
             present = min(name for name in raw if name.startswith("ce_"))
@@ -147,29 +166,46 @@ def decode(record: Record) -> Envelope:
         text = {name: raw[name].decode() for name in READ if raw.get(name) is not None}
     except UnicodeDecodeError:
         raise _binary(record, raw) from None
+    if sum([len(raw[name]) for name in text]) > MAX_READ_BYTES:
+        longest = max(text, key=lambda name: len(raw[name]))
+        raise EnvelopeError(
+            f"{place(record)}: header {longest} has {len(raw[longest])} bytes; the ce_ headers may have at"
+            f" most {MAX_READ_BYTES} together"
+        )
     known = text.get
     return Envelope(
         id=text["ce_id"],
         source=text["ce_source"],
         type=text["ce_type"],
         workflow_id=known("ce_correlationid") or text["ce_id"],
-        workflow=known("ce_workflow"),
-        round=known("ce_pass"),
-        status=known("ce_status"),
+        workflow=known("ce_workflow") or None,
+        round=known("ce_pass") or None,
+        status=known("ce_status") or None,
         deadline=_moment(record, text["ce_deadline"]) if "ce_deadline" in text else None,
         hops=_hops(record, text["ce_hops"]) if "ce_hops" in text else None,
         llm=known("ce_llm"),
-        traceparent=known("traceparent"),
-        tracestate=known("tracestate"),
+        traceparent=traceparent,
+        tracestate=tracestate,
     )
+
+
+def _trace(raw: dict[str, bytes]) -> tuple[str | None, str | None]:
+    """Read the W3C trace context; a broken one is no reason to refuse an event, a new trace begins."""
+    parent, state = raw.get("traceparent"), raw.get("tracestate")
+    if parent is None or not TRACEPARENT.fullmatch(parent):
+        return None, None
+    if state is None or len(state) > MAX_TRACESTATE_BYTES or not state.isascii():
+        return parent.decode(errors="replace"), None
+    return parent.decode(errors="replace"), state.decode()
 
 
 def fallback(record: Record) -> Envelope:
     """Give what can be said about a record whose envelope cannot be read, so that its failure is visible."""
     known: dict[str, str] = {}
     for name, value in record.headers:
-        if name in {"ce_id", "ce_source", "ce_correlationid", "ce_workflow", "ce_pass"} and value is not None:
+        if name in KEPT and value and len(value) <= MAX_READ_BYTES // len(KEPT):
             known.setdefault(name, value.decode("utf-8", errors="replace"))
+    traceparent, tracestate = _trace(dict(record.headers))
     here = place(record)
     return Envelope(
         id=known.get("ce_id") or here,
@@ -178,6 +214,9 @@ def fallback(record: Record) -> Envelope:
         workflow_id=known.get("ce_correlationid") or known.get("ce_id") or here,
         workflow=known.get("ce_workflow"),
         round=known.get("ce_pass"),
+        llm=known.get("ce_llm"),
+        traceparent=traceparent,
+        tracestate=tracestate,
     )
 
 
@@ -275,11 +314,10 @@ def result_id(run: str, outcome: int = 1) -> str:
 
 
 def next_traceparent(current: str | None, run: str) -> str:
-    """Continue a W3C trace with the run as its span, or begin one."""
+    """Continue a W3C trace, valid as `decode` gives it, with the run as its span, or begin one."""
     if current is not None:
-        parts = current.split("-")
-        if len(parts) == 4 and len(parts[1]) == 32:  # noqa: PLR2004 (version-trace-span-flags)
-            return f"00-{parts[1]}-{run[:16]}-{parts[3]}"
+        _, trace, _, flags, *_ = current.split("-")
+        return f"00-{trace}-{run[:16]}-{flags}"
     return f"00-{run[16:48]}-{run[:16]}-01"
 
 

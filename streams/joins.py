@@ -46,10 +46,10 @@ class Joins(Generic[P]):
         parts = self._waiting.pop(key, None)
         return parts.have if parts is not None else {}
 
-    def forget(self, key: Key, agent: str) -> None:
-        """Drop a part whose partition went to another member; it is read again there."""
+    def forget(self, key: Key, agent: str, part: P) -> None:
+        """Drop a part whose partition went to another member; another copy of it stays."""
         parts = self._waiting.get(key)
-        if parts is not None:
-            parts.have.pop(agent, None)
+        if parts is not None and parts.have.get(agent) is part:
+            del parts.have[agent]
             if not parts.have:
                 del self._waiting[key]

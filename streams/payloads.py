@@ -1,5 +1,6 @@
 """The JSON values of task and result events; the schemas in `schemas/` are made from these types."""
 
+import math
 from typing import Annotated, Any
 
 import orjson
@@ -62,9 +63,12 @@ def write_result(**fields: Any) -> bytes:
         ValueError: If the output holds what JSON has no words for.
     """
     try:
-        return orjson.dumps(fields, _plain, orjson.OPT_NON_STR_KEYS)
+        written = orjson.dumps(fields, _plain, orjson.OPT_NON_STR_KEYS)
     except TypeError as error:
         raise ValueError(str(error)) from None
+    if not _is_finite(fields["output"]):  # orjson writes null for them
+        raise ValueError("NaN and infinity have no form in JSON")
+    return written
 
 
 def _plain(value: Any) -> Any:
@@ -77,7 +81,20 @@ def _plain(value: Any) -> Any:
             "repository": value.repository,
         }
     if isinstance(value, BaseModel):
-        return value.model_dump(mode="json")
+        plain = value.model_dump(mode="json")
+        if not _is_finite(plain):
+            raise TypeError("NaN and infinity have no form in JSON")
+        return plain
     if isinstance(value, set | frozenset):
         return sorted(value)
     raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def _is_finite(value: Any) -> bool:
+    if isinstance(value, float):
+        return math.isfinite(value)
+    if isinstance(value, dict):
+        return all(map(_is_finite, value.values()))
+    if isinstance(value, list | tuple | set | frozenset):
+        return all(map(_is_finite, value))
+    return True

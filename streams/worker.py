@@ -44,6 +44,8 @@ log = structlog.stdlib.get_logger()
 
 MAX_ROOT_INPUT_BYTES = 64 * 1024
 MAX_ERROR_CHARACTERS = 8_000
+# With it and the headers, whose size the envelope bounds, every result up to its limit fits into a record.
+MAX_KEY_BYTES = 32 * 1024
 REMEMBERED_JOINS = 10_000
 REMEMBERED_RUNS = 10_000
 # Producers stamp records by their own clocks. A result older than its cause by more than this is not found.
@@ -102,6 +104,7 @@ class Outcome:
     value: bytes
     headers: Headers
     status: AgentStatus
+    error: ErrorDetail | None
 
 
 class Outcomes(Protocol):
@@ -229,12 +232,8 @@ class AgentWorker:
         # A lost join may take its time to end, and its parts may be here again before that.
         adopted = {(p.topic, p.partition) for p in positions if p.adopt}
         for key, fired in list(self._fired.items()):
-            work = fired()
-            if work is None:
-                if kept and len(self._finished) == len(kept):
-                    continue
-                del self._fired[key]
-            elif (work.record.topic, work.record.partition) not in adopted:
+            work = fired()  # none: it is done, and its result is in the log
+            if work is not None and (work.record.topic, work.record.partition) not in adopted:
                 self._take_back(key, work)
 
     async def stop(self) -> None:
@@ -257,6 +256,8 @@ class AgentWorker:
             given = self._given(work)
             if work.error is not None:
                 result: AgentResult[Any] = AgentResult.failed(work.error)
+            elif work.kind == "upstream_failed":
+                result = AgentResult.failed(UpstreamFailedError(_why_upstream_failed(work)))
             else:
                 begun = envelopes.now()
                 result = await self._run_agent(work, given, usage)
@@ -268,7 +269,7 @@ class AgentWorker:
             log.exception("run failed outside of its agent", at=place(work.record))
             result = AgentResult.failed(error)
             outcome = self._encode(work, given, result, begun=begun, usage=usage)
-        self._note(work, result, time.monotonic() - started)
+        self._note(work, outcome, time.monotonic() - started)
         if usage.calls:
             name = self.agent.name
             metrics.counter("llm_calls", name).inc(usage.calls)
@@ -286,12 +287,13 @@ class AgentWorker:
         else:
             message = f"{self.agent.name} took longer than its time limit of {limit} s"
         result: AgentResult[Any] = AgentResult.failed(DeadlineExceededError(message))
-        self._note(work, result, None)
         try:
             given = self._given(work)
         except AgentError:
             given = None
-        return self._encode(work, given, result, begun=None, usage=Usage())
+        outcome = self._encode(work, given, result, begun=None, usage=Usage())
+        self._note(work, outcome, None)
+        return outcome
 
     def publish(self, done: Sequence[tuple[int, Work | Part, Outcome | None]]) -> None:
         """Begin to publish results."""
@@ -303,7 +305,7 @@ class AgentWorker:
             else:
                 record = work.record
                 outgoing.setdefault(record.partition, []).append(
-                    Outgoing(number, record.key, outcome.value, outcome.headers)
+                    Outgoing(number, _key_of(record), outcome.value, outcome.headers)
                 )
         if silent:
             self.runtime.acknowledge(silent)
@@ -344,33 +346,56 @@ class AgentWorker:
     # Deciding what a record means ---------------------------------------------------------------
 
     def _classify(self, record: Record) -> Work | Part:
-        try:
-            envelope = envelopes.decode(record)
-        except AgentError as error:
-            return self._invalid(record, envelopes.fallback(record), None, error)
         is_task = record.topic == self._topics.tasks(self.agent.name)
         source = None if is_task else self._topics.agent_of(record.topic)
+        try:
+            _expect_key(record)
+            envelope = envelopes.decode(record)
+        except AgentError as error:
+            return self._invalid(record, envelopes.fallback(record), source, error)
         try:
             _expect_type(record, envelope, TASK if is_task else RESULT)
             workflow = self._workflow_of(record, envelope, source)
         except AgentError as error:
             return self._invalid(record, envelope, source, error)
-        if workflow is None or envelope.status == AgentStatus.PARKED:
-            return Work("skip", record, envelope)
+        if workflow is None:
+            return self._skip(record, envelope, "other_workflow")
+        if source is not None and envelope.status is None:
+            envelope.status = _status_of(record)
+        if envelope.status == AgentStatus.PARKED:
+            return self._skip(record, envelope, "parked")
         envelope.workflow, envelope.round = workflow.name, envelope.round or envelope.id
-        step = workflow.steps[self.agent.name]
-        if source is not None and step.joins:
+        if source is not None and workflow.steps[self.agent.name].joins:
             return self._join(record, envelope, workflow, source)
         work = Work("run", record, envelope, self._run_id(envelope), workflow, source)
-        if self._has_outcome(work):
-            return Work("skip", record, envelope)
         if envelope.hops == 0:
-            work.kind = "invalid"
-            work.error = HopsExhaustedError(
-                f"{place(record)} may go through no more agents (ce_hops is 0); its publisher set the limit"
-            )
+            self._refuse(work)
         elif source is not None and envelope.status in NO_SUCCESS:
             work.kind = "upstream_failed"
+        return self._once(work)
+
+    def _skip(self, record: Record, envelope: Envelope, reason: str) -> Work:
+        metrics.counter("skipped", self.agent.name, reason).inc()
+        return Work("skip", record, envelope)
+
+    def _refuse(self, work: Work) -> None:
+        work.kind = "refused"
+        work.error = HopsExhaustedError(
+            f"{place(work.record)} may go through no more agents (ce_hops is 0); its publisher set the limit"
+        )
+
+    def _once(self, work: Work) -> Work:
+        """Pass over what has an outcome, and the same event at a higher offset of the same partition."""
+        record = work.record
+        here = (record.topic, record.partition, record.offset)
+        first = self._seen.get(work.run)
+        if first is not None and first[:2] == here[:2] and first[2] < here[2]:
+            return self._skip(record, work.envelope, "duplicate")
+        if self._has_outcome(work):
+            return self._skip(record, work.envelope, "answered")
+        self._seen[work.run] = here
+        if len(self._seen) > REMEMBERED_RUNS:
+            self._seen.popitem(last=False)
         return work
 
     def _workflow_of(self, record: Record, envelope: Envelope, source: str | None) -> Workflow | None:
@@ -380,7 +405,7 @@ class AgentWorker:
             for workflow in self._workflows.values()
             if source is None or source in workflow.steps[self.agent.name].after
         ]
-        if envelope.workflow is None:
+        if not envelope.workflow:
             if len(candidates) == 1:
                 return candidates[0]
             names = ", ".join(workflow.name for workflow in candidates)
@@ -401,30 +426,56 @@ class AgentWorker:
             payload = _parse(ResultPayload, record)
         except InvalidInputError as error:
             return self._invalid(record, envelope, source, error)
+        return self._take_part(record, envelope, workflow, source, payload)
+
+    def _take_part(
+        self, record: Record, envelope: Envelope, workflow: Workflow, source: str, payload: ResultPayload
+    ) -> Work | Part:
         key: Key = (workflow.name, envelope.round or "")
-        run = envelopes.run_id(self._app, self.agent.name, *key)
-        work = Work("run", record, envelope, run, workflow, source)
+        work = Work("run", record, envelope, self._join_id(key), workflow, source)
         entry = payload.root.agent if payload.root is not None else source
         awaited = workflow.awaited(self.agent.name, entry=entry) | {source}
         missing = self._joins.missing(key, source, awaited)
-        if missing is None or key in self._fired or self._has_outcome(work):
-            return Work("skip", record, envelope)
-        part = Part(key, source, record, envelope, payload)
+        if missing is None or key in self._fired:
+            return self._skip(record, envelope, "duplicate")
+        if self._has_outcome(work):
+            return self._skip(record, envelope, "answered")
+        part = Part(key, source, record, envelope, payload, awaited)
         if missing:
             self._joins.wait(key, source, part, awaited)
             return part
         work.parts = dict(sorted({**self._joins.complete(key), source: part}.items()))
-        self._fired[key] = None
+        self._fired[key] = weakref.ref(work)
         while len(self._fired) > REMEMBERED_JOINS:
             self._fired.popitem(last=False)
-        if any(p.envelope.status in NO_SUCCESS for p in work.parts.values()):
+        work.envelope = _merged(envelope, [p.envelope for p in work.parts.values()])
+        if work.envelope.hops == 0:
+            self._refuse(work)
+        elif any(_failed(p.payload, p.envelope) for p in work.parts.values()):
             work.kind = "upstream_failed"
         return work
 
-    def _invalid(self, record: Record, envelope: Envelope, source: str | None, error: AgentError) -> Work:
+    def _invalid(
+        self, record: Record, envelope: Envelope, source: str | None, error: AgentError
+    ) -> Work | Part:
+        """Make a failure of a record that cannot be read; at a join it is a failed part, so nobody waits."""
+        try:
+            workflow = self._workflow_of(record, envelope, source)
+        except AgentError:
+            workflow = None
+        if workflow is None and envelope.workflow and source is not None:
+            return self._skip(record, envelope, "other_workflow")
+        if workflow is not None:
+            envelope.workflow = workflow.name
+            if source is not None and envelope.round and workflow.steps[self.agent.name].joins:
+                detail = ErrorDetail(type=error.type, message=str(error))
+                payload = ResultPayload(agent=source, status=AgentStatus.FAILED, error=detail)
+                return self._take_part(record, envelope, workflow, source, payload)
         envelope.round = envelope.round or envelope.id
-        work = Work("invalid", record, envelope, self._run_id(envelope), None, source, error)
-        return Work("skip", record, envelope) if self._has_outcome(work) else work
+        return self._once(Work("invalid", record, envelope, self._run_id(envelope), workflow, source, error))
+
+    def _join_id(self, key: Key) -> str:
+        return envelopes.run_id(self._app, self.agent.name, "join", *key)
 
     def _run_id(self, envelope: Envelope) -> str:
         return envelopes.run_id(self._app, self.agent.name, envelope.source, envelope.id)
@@ -434,14 +485,17 @@ class AgentWorker:
         return finished is not None and bool(finished) and envelopes.result_id(work.run) in finished
 
     def _unknown_pasts(self, records: Sequence[Record]) -> dict[int, int]:
-        """Give the partitions whose results were not looked at since they came here, and since when to look.
+        """Give the partitions whose results have to be looked at, and since when.
 
-        The first record after an assignment is the first uncommitted one: no result of interest is older.
+        A result is not older than what it answers. Each input topic has a backlog of its own, and one may be
+        hours older than another; looking again needs half of the skew, so that jitter of some seconds between
+        producers' clocks does not.
         """
         found: dict[int, int] = {}
         for record in records:
-            if record.partition not in self._finished:
-                since = record.timestamp - CLOCK_SKEW_MS
+            known = self._finished_since.get(record.partition)
+            if known is None or max(0, record.timestamp - CLOCK_SKEW_MS // 2) < known:
+                since = max(0, record.timestamp - CLOCK_SKEW_MS)
                 found[record.partition] = min(since, found.get(record.partition, since))
         return found
 
@@ -485,7 +539,7 @@ class AgentWorker:
                 root=first.payload.root
                 or Root(agent=first.agent, id=work.envelope.round or work.envelope.id),
                 artifacts=inherited,
-                events=tuple(_event(p.record, p.payload.model_dump(mode="json")) for p in parts.values()),
+                events=tuple(_event(p.record) for p in parts.values()),
             )
         if work.kind == "invalid":
             return Given(None, self._unknown_root(work), {}, ())
@@ -499,21 +553,21 @@ class AgentWorker:
                 input_omitted=too_large,
                 repository=task.repository,
             )
-            return Given(task.input, root, {a.name: a for a in task.artifacts}, (_event(record, task.input),))
+            return Given(task.input, root, {a.name: a for a in task.artifacts}, (_event(record),))
         result = _parse(ResultPayload, record)
+        if work.kind == "run" and _failed(result, work.envelope):
+            work.kind = "upstream_failed"
         return Given(
             input=result.output,
             root=result.root or self._unknown_root(work),
             artifacts={a.name: a for a in result.artifacts},
-            events=(_event(record, result.output),),
+            events=(_event(record),),
         )
 
     def _unknown_root(self, work: Work) -> Root:
         return Root(agent=work.source or self.agent.name, id=work.envelope.round or work.envelope.id)
 
     async def _run_agent(self, work: Work, given: Given, usage: Usage) -> AgentResult[Any]:
-        if work.kind == "upstream_failed":
-            return AgentResult.failed(UpstreamFailedError(_why_upstream_failed(work)))
         set_current_task(
             Task(
                 id=work.envelope.id,
@@ -533,7 +587,12 @@ class AgentWorker:
             result: object = await self.agent.execute(self.agent.parse_input(given.input))
         except AgentError as error:
             return AgentResult.failed(error)
-        except Exception as error:
+        except asyncio.CancelledError as error:
+            running = asyncio.current_task()
+            if running is None or running.cancelling():
+                raise
+            return AgentResult.failed(error)  # nobody canceled this run: the agent raised it by itself
+        except (Exception, SystemExit) as error:
             # The boundary to users' code: whatever it raises is the run's outcome, told with its stack.
             log.exception("agent raised", at=place(work.record))
             return AgentResult.failed(error)
@@ -562,34 +621,46 @@ class AgentWorker:
     def _encode(
         self, work: Work, given: Given | None, result: AgentResult[Any], *, begun: str | None, usage: Usage
     ) -> Outcome:
-        workflow = work.workflow
+        """Write a result; one that cannot be written, or is too large, becomes a failure that says so."""
+        if result.error is not None:
+            result = result.model_copy(update={"error": _printable(result.error)})
         try:
-            value = write_result(
-                agent=self.agent.name,
-                agent_version=self.agent.config.version,
-                status=result.status,
-                output=result.output,
-                verdict=result.verdict,
-                error=result.error,
-                artifacts=list(given.artifacts.values()) if given is not None else [],
-                usage=usage,
-                attempts=0 if begun is None else 1,
-                started_at=begun,
-                finished_at=envelopes.now(),
-                run=work.run,
-                root=given.root if given is not None else self._unknown_root(work),
-                followers=workflow.followers.get(self.agent.name, ()) if workflow is not None else (),
-            )
+            value = self._written(work, given, result, begun=begun, usage=usage)
         except ValueError as error:
             failure = InvalidInputError(f"the output of {self.agent.name} cannot be written as JSON: {error}")
-            return self._encode(work, given, AgentResult.failed(failure), begun=begun, usage=usage)
+            result = AgentResult.failed(failure)
+            value = self._written(work, given, result, begun=begun, usage=usage)
         if len(value) > MAX_RECORD_BYTES:
             large = ResultTooLargeError(
                 f"the result of {self.agent.name} has {len(value)} bytes, a record at most"
                 f" {MAX_RECORD_BYTES}; put the bulk into an artifact: AgentResult(artifacts=[Artifact(...)])"
             )
-            return self._encode(work, None, AgentResult.failed(large), begun=begun, usage=usage)
-        return Outcome(value, self._headers(work, result.status), result.status)
+            root = given.root if given is not None else self._unknown_root(work)
+            slim = Given(None, root.model_copy(update={"input": None, "input_omitted": True}), {}, ())
+            result = AgentResult.failed(large)
+            value = self._written(work, slim, result, begun=begun, usage=usage)
+        return Outcome(value, self._headers(work, result.status), result.status, result.error)
+
+    def _written(
+        self, work: Work, given: Given | None, result: AgentResult[Any], *, begun: str | None, usage: Usage
+    ) -> bytes:
+        workflow = work.workflow
+        return write_result(
+            agent=self.agent.name,
+            agent_version=self.agent.config.version,
+            status=result.status,
+            output=result.output,
+            verdict=result.verdict,
+            error=result.error,
+            artifacts=list(given.artifacts.values()) if given is not None else [],
+            usage=usage,
+            attempts=0 if begun is None else 1,
+            started_at=begun,
+            finished_at=envelopes.now(),
+            run=work.run,
+            root=given.root if given is not None else self._unknown_root(work),
+            followers=workflow.followers.get(self.agent.name, ()) if workflow is not None else (),
+        )
 
     def _headers(self, work: Work, status: AgentStatus) -> Headers:
         given = work.envelope
@@ -613,20 +684,20 @@ class AgentWorker:
             causes=[(i, envelopes.record_digest(r)) for i, r in zip(ids, records, strict=True)],
         )
 
-    def _note(self, work: Work, result: AgentResult[Any], seconds: float | None) -> None:
+    def _note(self, work: Work, outcome: Outcome, seconds: float | None) -> None:
         name = self.agent.name
         if seconds is not None:
             self._seconds.observe(seconds)
-        if result.status is not AgentStatus.FAILED or result.error is None:
+        if outcome.status is not AgentStatus.FAILED or outcome.error is None:
             return
-        metrics.counter("errors", name, _known_type(result.error.type)).inc()
+        metrics.counter("errors", name, _known_type(outcome.error.type)).inc()
         log.warning(
             "run failed",
             agent=name,
             at=place(work.record),
             workflow_id=work.envelope.workflow_id,
-            error=result.error.type,
-            message=result.error.message,
+            error=outcome.error.type,
+            message=outcome.error.message,
         )
 
     # Publishing ---------------------------------------------------------------------------------
@@ -683,6 +754,18 @@ def _parse(kind: type[P], record: Record) -> P:
         raise InvalidInputError(f"{place(record)}: no valid {_title(kind)}: {problems}") from None
 
 
+def _expect_key(record: Record) -> None:
+    if record.key is not None and len(record.key) > MAX_KEY_BYTES:
+        raise InvalidInputError(
+            f"{place(record)}: the key has {len(record.key)} bytes, at most {MAX_KEY_BYTES} are taken"
+        )
+
+
+def _key_of(record: Record) -> bytes | None:
+    """Give the key of a record's result: the same, unless it would leave no room for the result."""
+    return record.key if record.key is None or len(record.key) <= MAX_KEY_BYTES else None
+
+
 def _expect_type(record: Record, envelope: Envelope, expected: str) -> None:
     if envelope.type != expected:
         raise InvalidInputError(
@@ -699,17 +782,53 @@ def _known_type(name: str) -> str:
     return name if name in ERROR_TYPES else "exception"
 
 
-def _event(record: Record, payload: Any) -> Event:
-    return Event(record.topic, record.partition, record.offset, record.key, tuple(record.headers), payload)
+def _event(record: Record) -> Event:
+    return Event(
+        record.topic, record.partition, record.offset, record.key, tuple(record.headers), record.value
+    )
+
+
+def _status_of(record: Record) -> str | None:
+    """Read a result's status where no header tells it."""
+    try:
+        return _parse(ResultPayload, record).status.value
+    except InvalidInputError:
+        return None  # told as a failure where the payload is needed
+
+
+def _merged(last: Envelope, parts: Sequence[Envelope]) -> Envelope:
+    """Give the envelope of a complete join: the strictest of all parts, whichever came last."""
+    hops = [part.hops for part in parts if part.hops is not None]
+    deadlines = [part.deadline for part in parts if part.deadline is not None]
+    return replace(
+        last,
+        hops=min(hops, default=None),
+        deadline=min(deadlines, default=None),
+        llm=next((part.llm for part in parts if part.llm is not None), None),
+        traceparent=parts[0].traceparent,
+        tracestate=parts[0].tracestate,
+    )
+
+
+def _printable(error: ErrorDetail) -> ErrorDetail:
+    """Make an error fit for JSON and for a record: users' exceptions may say anything, at any length."""
+    message = error.message[:MAX_ERROR_CHARACTERS].encode(errors="backslashreplace").decode()
+    return error.model_copy(update={"message": message})
+
+
+def _failed(payload: ResultPayload, envelope: Envelope) -> bool:
+    """Tell whether a result is a failure; where header and payload differ, the failure counts."""
+    return payload.status in NO_SUCCESS or envelope.status in NO_SUCCESS
 
 
 def _why_upstream_failed(work: Work) -> str:
     if work.parts is None:
-        results = {work.source: _parse(ResultPayload, work.record)}
+        results = {work.source: (_parse(ResultPayload, work.record), work.envelope)}
     else:
-        results = {name: part.payload for name, part in work.parts.items()}
+        results = {name: (part.payload, part.envelope) for name, part in work.parts.items()}
     return "; ".join(
-        f"{name} {result.status}: {result.error.message if result.error else 'no reason given'}"
-        for name, result in results.items()
-        if result.status in NO_SUCCESS
+        f"{name} {payload.status if payload.status in NO_SUCCESS else envelope.status}:"
+        f" {payload.error.message if payload.error else 'no reason given'}"
+        for name, (payload, envelope) in results.items()
+        if _failed(payload, envelope)
     )

@@ -1,5 +1,6 @@
 """What an agent works on: the event, what started the workflow, and the artifacts it may open."""
 
+import json
 from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Event(NamedTuple):
         offset: Its offset.
         key: The record's key as it is, `None` without one.
         headers: The record's headers as they are, in order; names may repeat.
-        payload: The decoded JSON value.
+        value: The record's value as it is, `None` without one.
     """
 
     topic: str
@@ -67,7 +68,16 @@ class Event(NamedTuple):
     offset: int
     key: bytes | None
     headers: tuple[tuple[str, bytes], ...]
-    payload: Any
+    value: bytes | None
+
+    @property
+    def payload(self) -> Any:
+        """The decoded JSON value, decoded each time.
+
+        Raises:
+            ValueError: If it is none.
+        """
+        return json.loads(self.value or b"")
 
 
 class ArtifactStore(Protocol):

@@ -153,6 +153,10 @@ class Outbox:
         if self._sender is None or self._sender.done():
             self._sender = asyncio.get_running_loop().create_task(self._send())
 
+    def close(self) -> None:
+        """Send nothing more: who owns the causes now says it anew. What is in flight may still arrive."""
+        self._waiting.clear()
+
     async def _send(self) -> None:
         while self._waiting:
             batch, numbers = self._fill()
@@ -163,6 +167,8 @@ class Outbox:
                 self._failed(str(error) or repr(error))
                 await asyncio.sleep(RETRY_PAUSE)
             else:
+                if not self._waiting:
+                    return  # closed meanwhile
                 for _ in numbers:
                     self._waiting.popleft()
                 self._acknowledged(numbers)

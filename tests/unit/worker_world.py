@@ -1,0 +1,355 @@
+"""One worker with the real runtime, and all around it faked: what it sent and committed is on record."""
+
+import asyncio
+import json
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from types import SimpleNamespace
+from typing import Any
+
+from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Workflow, all_of
+from agents.core.errors import ArtifactError
+from agents.core.task import ArtifactReference
+from streams.envelope import RESULT, TASK, Envelope, encode
+from streams.kafka.publisher import Publisher
+from streams.kafka.subscriber import Position
+from streams.topics import MAX_RECORD_BYTES, Topics
+from streams.worker import AgentWorker
+
+START = datetime(2026, 1, 31, 12, tzinfo=UTC)
+TIME = int(START.timestamp() * 1000)
+DIGEST = "0" * 64
+BATCH = 3  # records, so that a few of them make several batches
+
+
+@dataclass(frozen=True)
+class FakeRecord:
+    topic: str
+    offset: int
+    value: bytes | None
+    headers: tuple[tuple[str, bytes], ...] = ()
+    key: bytes | None = b"key"
+    partition: int = 0
+    timestamp: int = TIME
+
+
+@dataclass(frozen=True)
+class Sent:
+    topic: str
+    partition: int
+    key: bytes | None
+    value: bytes
+    headers: dict[str, str]
+
+    @property
+    def body(self) -> dict[str, Any]:
+        body: dict[str, Any] = json.loads(self.value)
+        return body
+
+    @property
+    def error(self) -> tuple[str, str]:
+        return self.body["error"]["type"], self.body["error"]["message"]
+
+
+class FakeBatch:
+    def __init__(self) -> None:
+        self.records: list[Any] = []
+
+    def append(
+        self, *, timestamp: int | None, key: bytes | None, value: bytes, headers: Any
+    ) -> object | None:
+        assert timestamp is None
+        if len(self.records) == BATCH:
+            return None
+        self.records.append((key, value, headers))
+        return object()
+
+    def close(self) -> None:
+        assert self.records
+
+
+class FakeProducer:
+    """Takes everything; a test can make the next sends fail, at once or later, or answer them by itself."""
+
+    def __init__(self) -> None:
+        self.sent: list[Sent] = []
+        self.artifacts: list[Sent] = []
+        self.order: list[str] = []
+        self.refuse: list[Exception] = []
+        self.fail: list[Exception] = []
+        self.waiting: list[asyncio.Future[Any]] | None = None
+
+    def create_batch(self) -> FakeBatch:
+        return FakeBatch()
+
+    async def send_batch(self, batch: FakeBatch, topic: str, *, partition: int) -> "asyncio.Future[Any]":
+        if self.refuse:
+            raise self.refuse.pop(0)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        if self.fail:
+            future.set_exception(self.fail.pop(0))
+            return future
+        for key, value, headers in batch.records:
+            size = len(key or b"") + len(value) + sum(len(name) + len(it) + 10 for name, it in headers) + 100
+            assert size <= MAX_RECORD_BYTES + 64 * 1024  # what the broker's topics take
+            self.sent.append(Sent(topic, partition, key, value, text(headers)))
+        self.order.append(topic)
+        if self.waiting is None:
+            future.set_result(None)
+        else:
+            self.waiting.append(future)
+        return future
+
+    async def send(
+        self, topic: str, value: bytes, key: bytes | None, *, partition: int, headers: Any
+    ) -> "asyncio.Future[Any]":
+        self.artifacts.append(Sent(topic, partition, key, value, text(headers)))
+        self.order.append(topic)
+        future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        future.set_result(SimpleNamespace(offset=100 + len(self.artifacts)))
+        return future
+
+
+class FakeMembership:
+    def __init__(self) -> None:
+        self.committed: dict[tuple[str, int], int] = {}
+        self.paused: set[tuple[str, int]] = set()
+        self.commits_now = 0
+
+    def commit_soon(self, positions: Iterable[tuple[str, int, int]]) -> None:
+        for topic, partition, offset in positions:
+            self.committed[topic, partition] = offset
+
+    async def commit_now(self) -> None:
+        self.commits_now += 1
+
+    def pause(self, places: Iterable[tuple[str, int]]) -> None:
+        self.paused |= set(places)
+
+    def resume(self, places: Iterable[tuple[str, int]]) -> None:
+        self.paused -= set(places)
+
+
+class NoArtifacts:
+    async def read(self, reference: ArtifactReference) -> bytes:
+        raise ArtifactError(f"{reference.name} is gone")
+
+
+class Worker(Agent):
+    """Does what the test says, and remembers what it was given."""
+
+    def __init__(self, name: str = "reader", **options: Any) -> None:
+        super().__init__(AgentConfig(name=name, **options))
+        self.inputs: list[Any] = []
+        self.answer: Callable[[Any], Any] = lambda value: {"echo": value}
+        self.hold: asyncio.Event | None = None
+        self.linger: asyncio.Event | None = None
+
+    async def execute(self, input_data: Any) -> AgentResult:
+        self.inputs.append(input_data)
+        if self.hold is not None:
+            try:
+                await self.hold.wait()
+            except asyncio.CancelledError:
+                if self.linger is not None:
+                    await self.linger.wait()
+                raise
+        answer = self.answer(input_data)
+        if asyncio.iscoroutine(answer):
+            answer = await answer
+        if isinstance(answer, Passed):
+            return answer.value  # type: ignore[no-any-return]
+        if isinstance(answer, AgentResult):
+            return answer
+        return AgentResult(status=AgentStatus.COMPLETED, output=answer)
+
+
+@dataclass
+class Passed:
+    """A value `execute` returns as it is."""
+
+    value: Any
+
+
+def single(agent: Agent | None = None) -> Workflow:
+    """Declare a workflow of one step."""
+    workflow = Workflow("flow")
+    workflow.step(agent or Worker())
+    return workflow
+
+
+def chain(agent: Agent) -> Workflow:
+    """Declare first -> agent -> last."""
+    workflow = Workflow("flow")
+    workflow.step(Worker("first"))
+    workflow.step(agent, after="first")
+    workflow.step(Worker("last"), after=agent.name)
+    return workflow
+
+
+def diamond(agent: Agent, name: str = "flow") -> Workflow:
+    """Declare first -> (left, right) -> agent."""
+    workflow = Workflow(name)
+    workflow.step(Worker("first"))
+    workflow.step(Worker("left"), after="first")
+    workflow.step(Worker("right"), after="first")
+    workflow.step(agent, after=all_of("left", "right"))
+    return workflow
+
+
+@dataclass
+class World:
+    """A worker and its surroundings."""
+
+    agent: Worker
+    workflows: tuple[Workflow, ...]
+    app: str = "app"
+    wall: datetime = START
+    seconds: float = 1000.0
+    outcomes: dict[int, set[str]] = field(default_factory=dict)
+    asked: list[tuple[str, dict[int, int]]] = field(default_factory=list)
+    epoch: int = 0
+    asking: asyncio.Event | None = None
+
+    def __post_init__(self) -> None:
+        self.producer, self.membership = FakeProducer(), FakeMembership()
+        self.worker = AgentWorker(
+            app=self.app,
+            agent=self.agent,
+            workflows={workflow.name: workflow for workflow in self.workflows},
+            topics=Topics(),
+            outcomes=self._outcomes,
+            store=NoArtifacts(),
+            drain_seconds=0,
+            wall_clock=lambda: self.wall,
+        )
+        self.worker.runtime._clock = lambda: self.seconds
+        self.worker.join_group(Publisher(self.producer), self.membership)
+
+    async def _outcomes(self, topic: str, since: Mapping[int, int]) -> dict[int, set[str]]:
+        self.asked.append((topic, dict(since)))
+        if self.asking is not None:
+            await self.asking.wait()
+        return {partition: set(self.outcomes.get(partition, ())) for partition in since}
+
+    @property
+    def inputs(self) -> list[str]:
+        return [f"tasks.{self.agent.name}", *(f"results.{source}" for source in self.worker.sources)]
+
+    async def assign(self, *partitions: int, adopt: bool = False, keep: Iterable[str] = ()) -> None:
+        """Assign the partitions of all inputs; topics in `keep` are adopted even if the others are not."""
+        self.epoch += 1
+        positions = [
+            Position(topic, n, self.membership.committed.get((topic, n), 0), adopt or topic in keep)
+            for topic in self.inputs
+            for n in partitions or (0,)
+        ]
+        await self.worker.on_assigned(positions, self.epoch)
+
+    async def give(self, *records: FakeRecord, epoch: int | None = None) -> None:
+        await self.worker.on_records(records, self.epoch if epoch is None else epoch)
+        await settle()
+
+    async def go(self, seconds: float) -> None:
+        """Let time go by."""
+        self.seconds += seconds
+        self.wall += timedelta(seconds=seconds)
+        self.worker.runtime._turn()
+        await settle()
+
+    def results(self) -> list[Sent]:
+        """Give the results published since the last time."""
+        sent, self.producer.sent = self.producer.sent, []
+        assert {it.topic for it in sent} <= {f"results.{self.agent.name}"}
+        return sent
+
+    def result(self) -> Sent:
+        """Give the only one."""
+        (result,) = self.results()
+        return result
+
+    def failure(self) -> tuple[str, str]:
+        """Give type and message of the only one, which failed."""
+        result = self.result()
+        assert (result.body["status"], result.headers["ce_status"]) == ("failed", "failed")
+        assert result.body["output"] is None
+        return result.error
+
+    def committed(self, topic: str | None = None, partition: int = 0) -> int | None:
+        return self.membership.committed.get((topic or f"tasks.{self.agent.name}", partition))
+
+
+async def a_world(*workflows: Workflow, agent: Worker | None = None, **fields: Any) -> World:
+    """Make one that owns partition 0 of everything."""
+    worker = agent or Worker()
+    world = World(worker, workflows or (single(worker),), **fields)
+    await world.assign(0)
+    return world
+
+
+def task(offset: int, value: Any = None, *, agent: str = "reader", **fields: Any) -> FakeRecord:
+    """Give a plain task: no CloudEvents headers."""
+    body = {"input": f"input {offset}"} if value is None else value
+    return FakeRecord(f"tasks.{agent}", offset, as_bytes(body), **fields)
+
+
+def event(offset: int, value: Any = None, *, agent: str = "reader", **fields: Any) -> FakeRecord:
+    """Give a task with all its headers; `fields` are the envelope's, or the record's where it has them."""
+    body = {"input": f"input {offset}"} if value is None else value
+    return _record(f"tasks.{agent}", offset, body, {"id": f"id-{offset}", "type": TASK} | fields)
+
+
+def result(source: str, offset: int, output: Any = "made", **fields: Any) -> FakeRecord:
+    """Give a result of `source`, of the round `id-0` that began at `first`."""
+    body: dict[str, Any] = {
+        "agent": source,
+        "status": fields.get("status", "completed"),
+        "output": output,
+        "root": {"agent": fields.pop("entry", "first"), "id": "id-0", "input": "the root's"},
+    }
+    body |= fields.pop("body", {})
+    defaults = {
+        "id": f"{source}-{offset}",
+        "type": RESULT,
+        "status": body["status"],
+        "workflow": "flow",
+        "round": "id-0",
+        "workflow_id": "id-0",
+    }
+    return _record(f"results.{source}", offset, fields.pop("raw", body), defaults | fields)
+
+
+def _record(topic: str, offset: int, body: Any, fields: dict[str, Any]) -> FakeRecord:
+    place = {name: fields.pop(name) for name in ("key", "partition", "timestamp") if name in fields}
+    envelope = Envelope(**{"source": "/test", "workflow_id": fields["id"]} | fields)
+    return FakeRecord(topic, offset, as_bytes(body), tuple(encode(envelope)), **place)
+
+
+def without(record: FakeRecord, *names: str) -> FakeRecord:
+    """Give the record without some headers."""
+    return replaced(record, headers=tuple(pair for pair in record.headers if pair[0] not in names))
+
+
+def with_header(record: FakeRecord, name: str, value: Any) -> FakeRecord:
+    """Give the record with another value of one header."""
+    return replaced(record, headers=(*without(record, name).headers, (name, value)))
+
+
+def replaced(record: FakeRecord, **fields: Any) -> FakeRecord:
+    return FakeRecord(**vars(record) | fields)
+
+
+def as_bytes(value: Any) -> bytes | None:
+    return value if value is None or isinstance(value, bytes) else json.dumps(value).encode()
+
+
+def text(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
+    assert len({name for name, _ in headers}) == len(list(headers))
+    return {name: value.decode() for name, value in headers}
+
+
+async def settle() -> None:
+    """Let everything happen that can happen without time going by."""
+    for _ in range(30):
+        await asyncio.sleep(0)
