@@ -7,6 +7,10 @@ import pytest
 from agents.core import llm
 from agents.tests.environment import evidence_mode
 
+from .kafka_fixture import kafka
+
+__all__ = ["kafka"]
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _clean_environment() -> Iterator[None]:

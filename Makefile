@@ -1,0 +1,40 @@
+# Everything a developer needs, from a machine with Python 3.11+, Rust and make; nothing is installed outside.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+PYTHON ?= python3
+BIN := .venv/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test check bench build schemas lock
+demo: build ## the main job on real Kafka; REPO=/path/to/repository for yours
+	@callboard demo $(if $(REPO),"$(REPO)")
+
+test: check ## every test, on the real local Kafka
+	pytest -q
+
+check: build ## everything that needs no Kafka and is no test of Python
+	ruff check . && ruff format --check . && mypy && lint-imports --no-logo
+	python -m streams.schemas --check schemas
+	cd rust-agents && cargo fmt --check && cargo clippy --all-targets --quiet -- -D warnings && cargo test --quiet
+
+bench: build ## one hop beside the raw client and FastStream
+	python benchmarks/hop.py | tee benchmarks/RESULTS.md
+
+schemas: build ## write schemas/ anew from the types
+	python -m streams.schemas --write schemas
+
+build: $(BIN)/.built
+$(BIN)/.built: $(BIN)/.installed Cargo.toml Cargo.lock pyproject.toml $(shell find rust-agents -name '*.rs' -o -name Cargo.toml)
+	@echo "building the Rust runtime"
+	@VIRTUAL_ENV=$(CURDIR)/.venv maturin develop --release --locked --quiet && touch $@
+
+$(BIN)/.installed: requirements/development.txt
+	@echo "installing dependencies into .venv (once)"
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Callboard needs Python 3.11 or newer, %s is %s; choose another: make PYTHON=..." % (sys.executable, sys.version.split()[0]))'
+	@command -v cargo >/dev/null || { echo "Callboard needs Rust (cargo) to build its runtime; install it with rustup or your system's packages"; exit 1; }
+	@$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --require-hashes --disable-pip-version-check --progress-bar on -r $< | awk '/^(Collecting|Installing|Successfully)/ { print substr($$0, 1, 78); fflush() }'
+	@touch $@
+
+lock: ## resolve requirements/ anew
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade --group dev pyproject.toml --all-extras -o requirements/development.txt
+	uv pip compile -q --universal --python-version 3.11 --generate-hashes --no-header --no-annotate --no-emit-index-url --upgrade pyproject.toml --extra specialized --extra llm -o requirements/worker.txt

@@ -1,0 +1,32 @@
+"""The five-agent workflow with agents that do next to nothing: the application under test."""
+
+import asyncio
+import os
+from typing import Any
+
+from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Workflow, all_of
+from streams import AgentApp
+
+
+class Trivial(Agent):
+    """Hands its input on after a while; fails when told to."""
+
+    async def execute(self, input_data: Any) -> AgentResult[Any]:
+        await asyncio.sleep(float(os.environ.get("TRIVIAL_SECONDS", "0")))
+        if isinstance(input_data, dict) and input_data.get("fail") == self.name:
+            raise ValueError(f"{self.name} was told to fail")
+        return AgentResult(status=AgentStatus.COMPLETED, output=input_data)
+
+
+def trivial(name: str) -> Trivial:
+    return Trivial(AgentConfig(name=name))
+
+
+workflow = Workflow(os.environ.get("TRIVIAL_NAME", "trivial"))
+research = workflow.step(trivial("researcher"))
+patch = workflow.step(trivial("developer"), after=research)
+review = workflow.step(trivial("code_reviewer"), after=patch)
+tests = workflow.step(trivial("testing"), after=patch)
+workflow.step(trivial("documentation"), after=all_of(review, tests))
+
+app = AgentApp(workflow)
