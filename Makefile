@@ -26,7 +26,7 @@ schemas: build ## write schemas/ anew from the types
 build: $(BIN)/.built
 $(BIN)/.built: $(BIN)/.installed Cargo.toml Cargo.lock pyproject.toml $(shell find rust-agents -name '*.rs' -o -name Cargo.toml)
 	@echo "building the Rust runtime"
-	@VIRTUAL_ENV=$(CURDIR)/.venv maturin develop --release --locked --quiet && touch $@
+	@VIRTUAL_ENV=$(CURDIR)/.venv maturin develop --release --locked --quiet > /dev/null && touch $@
 
 $(BIN)/.installed: requirements/development.txt
 	@echo "installing dependencies into .venv (once)"
