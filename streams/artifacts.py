@@ -91,9 +91,10 @@ class KafkaArtifacts:
             if place not in await reader.partitions([reference.topic]):
                 raise ArtifactError(f"{where}: there is no such partition")
             first = (await reader.first_offsets([place]))[place]
-            end = min((await reader.end_offsets([place]))[place], reference.offset + MAX_RECORDS_BETWEEN)
+            end = (await reader.end_offsets([place]))[place]
             if not first <= reference.offset < end:
                 raise ArtifactError(f"{where} is gone: the partition keeps offsets {first} to {end - 1}")
+            end = min(end, reference.offset + MAX_RECORDS_BETWEEN)
             async for record in reader.read({place: reference.offset}, ends={place: end}):
                 headers = dict(record.headers)
                 wanted = f"{len(found)}/{total}".encode()

@@ -1,5 +1,7 @@
 """What a deployment can choose, read from `CALLBOARD_*` environment variables."""
 
+import re
+from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
 
@@ -9,7 +11,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from agents.core.errors import ConfigurationError
 from streams.kafka.local_broker import default_home
 
-LOOPBACK = ("127.0.0.1", "localhost", "::1", "[::1]")
+ADDRESS = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
 
 
 class Settings(BaseSettings):
@@ -39,23 +41,36 @@ class Settings(BaseSettings):
     @field_validator("bootstrap_servers")
     @classmethod
     def _unset_when_empty(cls, value: str | None) -> str | None:
-        return value or None
+        return value if value is not None and value.strip() else None
 
     @property
     def servers(self) -> str:
         """The address to connect to.
 
         Raises:
-            ConfigurationError: If it is on another machine and nothing allows plaintext.
+            ConfigurationError: If it is no address, or on another machine and nothing allows plaintext.
         """
         if self.bootstrap_servers is None:
             return f"127.0.0.1:{self.kafka_port}"
-        for server in self.bootstrap_servers.split(","):
-            host = server.strip().rpartition(":")[0]
-            if host not in LOOPBACK and not self.allow_plaintext:
+        servers = [server.strip() for server in self.bootstrap_servers.split(",")]
+        for server in servers:
+            address = ADDRESS.fullmatch(server)
+            if address is None or not 0 < int(address["port"]) <= 65_535:  # noqa: PLR2004 (TCP's highest)
                 raise ConfigurationError(
-                    f"CALLBOARD_BOOTSTRAP_SERVERS names {server.strip()!r}, which is not this machine,"
-                    " and the connection would not be encrypted; set CALLBOARD_ALLOW_PLAINTEXT=true if the"
-                    " network between is yours"
+                    f"CALLBOARD_BOOTSTRAP_SERVERS is {self.bootstrap_servers!r}, and {server!r} in it is not"
+                    " host:port; give one or several separated by commas, e.g. kafka-1:9092,kafka-2:9092"
                 )
-        return self.bootstrap_servers
+            if not _is_loopback(address["host"]) and not self.allow_plaintext:
+                raise ConfigurationError(
+                    f"CALLBOARD_BOOTSTRAP_SERVERS names {server!r}, which is not this machine, and the"
+                    " connection would not be encrypted; set CALLBOARD_ALLOW_PLAINTEXT=true if the network"
+                    " between is yours"
+                )
+        return ",".join(servers)
+
+
+def _is_loopback(host: str) -> bool:
+    try:
+        return ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return host.lower() == "localhost"

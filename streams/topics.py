@@ -35,7 +35,7 @@ class Topics:
         """Tell whose tasks or results a topic holds; none for any other topic."""
         for kind in (TASKS, RESULTS):
             if topic.startswith(start := f"{self.prefix}{kind}."):
-                return topic.removeprefix(start)
+                return topic.removeprefix(start) or None
         return None
 
     def has_events(self, topic: str) -> bool:
