@@ -1,7 +1,7 @@
 """Five agents that improve a repository: researched, patched, reviewed, tested and reported on.
 
 callboard run examples.improve_repository:app --llm off
-callboard publish researcher 'Improve this package' --repository PATH --wait
+callboard publish researcher 'Improve this repository' --repository PATH --wait
 """
 
 from agents.core import Workflow, all_of

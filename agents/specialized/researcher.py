@@ -45,10 +45,10 @@ GENERAL = frozenset(
     words_of(
         "a all also an and any are as be better bug bugs by can clean cleanup code codebase do everything"
         " failing find fix for from get good green has have high i improve in is issue issues it its lint"
-        " linter linting list low make me more my of on or our pass passes passing please problem problems"
-        " project python quality refactor repo repository review run see should so some style tell test"
-        " tested tests that the them there these they this tidy to up update us use we what where which with"
-        " work working would you your"
+        " linter linting list low make me more my of on or our package pass passes passing please problem"
+        " problems project python quality refactor repo repository review run see should so some style"
+        " tell test tested tests that the them there these they this tidy to up update us use we what"
+        " where which with work working would you your"
     )
 )
 LANGUAGES = {

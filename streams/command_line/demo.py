@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 APPLICATION = "examples.improve_repository:app"
 SAMPLE = Path("examples", "sample_shop")
 AGENT = "researcher"
-INPUT = "Improve this package: find what is wrong with it, fix what is safe to fix, and say what is left."
+INPUT = "Improve this repository"
 
 START_SECONDS = 60.0
 WORKFLOW_SECONDS = 600.0
