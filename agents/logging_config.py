@@ -60,7 +60,10 @@ def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> N
     root.handlers = [handler]
     root.setLevel(level.upper())
     for name in QUIET:
-        logging.getLogger(name).setLevel(logging.WARNING)
+        quiet = logging.getLogger(name)
+        # Some bring a handler of their own; then their lines would not be ours.
+        quiet.handlers, quiet.propagate = [], True
+        quiet.setLevel(logging.WARNING)
 
 
 def _add_task(_logger: Any, _method: str, event: EventDict) -> EventDict:

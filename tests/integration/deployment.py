@@ -93,7 +93,9 @@ class Deployment:
         async with OwnPublisher(self.servers) as publisher:
             yield publisher
 
-    async def publish(self, inputs: Sequence[Any], key: Callable[[int], str], agent: str = "researcher") -> list[str]:
+    async def publish(
+        self, inputs: Sequence[Any], key: Callable[[int], str], agent: str = "researcher"
+    ) -> list[str]:
         """Publish task events in order and give their ids."""
         ids = []
         async with self.publisher() as publisher:
@@ -135,7 +137,7 @@ class Deployment:
             return [_result(record) async for record in reader.read(await reader.first_offsets(places))]
 
     async def uncommitted(self) -> dict[str, int]:
-        """Give the records no group has committed, by group and topic; waits a little for the last commits."""
+        """Give the records no group has committed, by group and topic; waits for the last commits."""
         async with asyncio.timeout(10):
             while True:
                 open_ones = await self._uncommitted()

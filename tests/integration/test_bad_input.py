@@ -1,4 +1,4 @@
-"""Bad records on the real log: each ends as a failed result that says what and where, and the next one works."""
+"""Bad records on the real log: each ends as a failed result that says what and where; the next one works."""
 
 import json
 from pathlib import Path

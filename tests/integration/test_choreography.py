@@ -56,10 +56,10 @@ async def test_a_failure_flows_to_every_leaf(kafka: str, tmp_path: Path) -> None
         await deployment.publish([{"fail": "testing"}, {"fail": "researcher"}, {"fail": ""}], str)
         final = await deployment.results("documentation", 3)
         told = sorted(result.payload.error.message if result.payload.error else "" for result in final)
+        upstream = "developer failed: researcher failed: researcher was told to fail"
         assert told == [
             "",
-            "code_reviewer failed: developer failed: researcher failed: researcher was told to fail; testing"
-            " failed: developer failed: researcher failed: researcher was told to fail",
+            f"code_reviewer failed: {upstream}; testing failed: {upstream}",
             "testing failed: testing was told to fail",
         ]
         assert await deployment.uncommitted() == {}

@@ -189,7 +189,7 @@ print(status.state, status.pid)
 def started_elsewhere(broker: LocalBroker, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     port = broker.bootstrap_servers.rpartition(":")[2]
     command = [sys.executable, "-c", START, str(tmp_path / "home"), port, str(SHARED_CACHE)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603 - a test's own program
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         yield process
 
 
@@ -402,7 +402,7 @@ def test_leftover_of_a_killed_training_is_ended(own_cache: Path) -> None:
 def test_full_disk(home: Callable[..., LocalBroker], tmp_path: Path, own_cache: Path) -> None:
     place = tmp_path / "small"
     place.mkdir()
-    mounted = subprocess.run(  # noqa: S603 - fixed arguments
+    mounted = subprocess.run(
         ["/bin/mount", "-t", "tmpfs", "-o", "size=20m", "tmpfs", str(place)], check=False, capture_output=True
     )
     if mounted.returncode:
@@ -413,7 +413,7 @@ def test_full_disk(home: Callable[..., LocalBroker], tmp_path: Path, own_cache: 
         with pytest.raises(DiskFullError, match="needs 45 MB"):
             home(name="elsewhere", cache=place / "cache").up()
     finally:
-        subprocess.run(["/bin/umount", str(place)], check=True)  # noqa: S603 - fixed arguments
+        subprocess.run(["/bin/umount", str(place)], check=True)
 
 
 def test_status_is_json(home: Callable[..., LocalBroker]) -> None:
