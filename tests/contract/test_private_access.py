@@ -1,0 +1,126 @@
+"""What Callboard touches inside of FastStream and aiokafka is there, and their versions are held."""
+
+import ast
+import asyncio
+import tomllib
+from collections.abc import AsyncIterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import pytest
+from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.group_coordinator import GroupCoordinator
+from aiokafka.consumer.subscription_state import SubscriptionState
+from faststream.exceptions import IncorrectState
+from faststream.kafka import KafkaBroker
+from faststream.kafka.publisher.state import RealProducer
+from packaging.requirements import Requirement
+
+from streams.kafka import private_access
+from streams.kafka.private_access import generation_of, learn_leaders, producer_of
+
+ROOT = Path(private_access.__file__).parents[2]
+
+
+def private_attributes(path: Path) -> set[str]:
+    """Give the attributes that a file takes from something other than its own objects."""
+    return {
+        node.attr
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute)
+        and node.attr.startswith("_")
+        and not node.attr.startswith("__")
+        and not (isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"})
+    }
+
+
+def test_this_file_knows_every_attribute_the_module_touches() -> None:
+    assert private_attributes(Path(private_access.__file__)) == {"_producer", "_coordinator", "_client"}
+
+
+def test_no_other_module_near_the_clients_touches_a_private_attribute() -> None:
+    near = [ROOT / "streams/app.py", *(ROOT / "streams/kafka").glob("*.py")]
+    touched = {path.name: private_attributes(path) for path in near if path.name != "private_access.py"}
+    assert {name: found for name, found in touched.items() if found} == {}
+
+
+@pytest.mark.parametrize("name", ["aiokafka", "faststream"])
+def test_versions_are_held_to_one_minor_version(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    (requirement,) = [it for it in map(Requirement, project["dependencies"]) if it.name == name]
+    installed = version(name)
+    major, minor, *_ = map(int, installed.split("."))
+    assert requirement.specifier.contains(installed)
+    assert not requirement.specifier.contains(f"{major}.{minor + 1}.0")
+    assert not requirement.specifier.contains(f"{major + 1}.0.0")
+
+
+@pytest.fixture
+async def producer() -> AsyncIterator[AIOKafkaProducer]:
+    it = AIOKafkaProducer(bootstrap_servers="127.0.0.1:1", max_batch_size=1_000)
+    yield it
+    await it.stop()
+
+
+@pytest.fixture
+async def consumer() -> AsyncIterator[AIOKafkaConsumer]:
+    it = AIOKafkaConsumer(bootstrap_servers="127.0.0.1:1", group_id="g")
+    yield it
+    it._coordinator = None
+    await it.stop()
+
+
+async def test_the_brokers_producer(producer: AIOKafkaProducer) -> None:
+    broker = KafkaBroker("127.0.0.1:1")
+    with pytest.raises(IncorrectState, match="connect broker first"):
+        producer_of(broker)
+    state: Any = broker.config.producer
+    state._producer = RealProducer(producer)  # as its `connect` does once the producer is started
+    assert producer_of(broker) is producer
+
+
+async def test_the_generation_of_a_consumer(consumer: AIOKafkaConsumer) -> None:
+    assert consumer._coordinator is None  # before it is started
+    client, subscription = AIOKafkaClient(bootstrap_servers="127.0.0.1:1"), SubscriptionState()
+    coordinator = GroupCoordinator(client, subscription, group_id="g")
+    consumer._coordinator = coordinator
+    assert generation_of(consumer) == -1
+    coordinator.generation = 7
+    assert generation_of(consumer) == 7
+    coordinator._coordination_task.cancel()
+    await asyncio.gather(coordinator._coordination_task, return_exceptions=True)
+
+
+async def test_leaders_are_learned_at_once(
+    consumer: AIOKafkaConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[asyncio.Future[bool]] = []
+
+    def force_metadata_update(_: AIOKafkaClient) -> "asyncio.Future[bool]":
+        asked.append(asyncio.get_running_loop().create_future())
+        return asked[-1]
+
+    monkeypatch.setattr(AIOKafkaClient, "force_metadata_update", force_metadata_update)
+    learning = asyncio.create_task(learn_leaders(consumer, ["a", "b"]))
+    await asyncio.sleep(0)
+    assert len(asked) == 2
+    assert consumer._client._topics == {"a", "b"}
+    for future in asked:
+        future.set_result(True)
+    await learning
+
+
+async def test_a_batch_takes_its_first_record_whatever_its_size(producer: AIOKafkaProducer) -> None:
+    # Not private, but nowhere promised, and an outbox stands on it.
+    batch = producer.create_batch()
+    large: dict[str, Any] = {
+        "timestamp": None,
+        "key": b"k",
+        "value": b"x" * 100_000,
+        "headers": [("a", b"1")],
+    }
+    assert batch.append(**large) is not None
+    assert batch.append(**large) is None
+    assert batch.record_count() == 1
