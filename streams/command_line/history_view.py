@@ -63,7 +63,7 @@ def print_tree(console: Console, history: History) -> None:
     for root in history.roots or history.entries[:1]:
         tree = Tree(_label(history, root), guide_style="dim")
         _grow(tree, history, root, pending, joined)
-        console.print(tree, soft_wrap=True)
+        console.print(tree)
     if left := [entry for entry in history.entries if entry not in joined]:
         console.print(Text("events that answer each other in a circle:"), soft_wrap=True)
         for entry in left:
@@ -128,11 +128,14 @@ def _headline(history: History) -> Text:
     name = next((entry.envelope.workflow for entry in history.results if entry.envelope.workflow), None)
     if name is not None:
         line.append(f"  {one_line(name, 64)}")
-    times = [entry.record.timestamp for entry in history.entries]
-    line.append(f"  {duration((max(times) - min(times)) / 1000)}", style="dim")
+    line.append(f"  {iso(_begun(history))}", style="dim")
     if any(entry.envelope.llm == "off" for entry in history.entries):
         line.append("  without a language model", style="dim")
     return line
+
+
+def _begun(history: History) -> int:
+    return min(entry.record.timestamp for entry in history.entries)
 
 
 def _grow(
@@ -178,7 +181,9 @@ def _label(history: History, entry: Entry) -> Text:
         line.append(f" ({one_line(verdict, 40)})")
     if entry.seconds is not None:
         line.append(f"  {duration(entry.seconds)}")
-    line.append(f"  {place(entry.record)}  {iso(entry.record.timestamp)}", style="dim")
+    line.append(f"  {place(entry.record)}", style="dim")
+    if entry is not history.entries[0]:
+        line.append(f"  +{duration((entry.record.timestamp - _begun(history)) / 1000)}", style="dim")
     causes = history.causes(entry)
     if len(causes) > 1:
         line.append(f"\nanswers {_listed(cause.agent for cause in causes)}", style="dim")

@@ -106,6 +106,29 @@ class Search:
         if found in self.records or found == self.wanted or len(self.records) <= MOST_CANDIDATES:
             self.records.setdefault(found, []).append(record)
 
+    def only(self, topics: Sequence[str]) -> str:
+        """Give the one workflow that was meant.
+
+        Raises:
+            CommandError: If there is none, or several; `topics` says where it was looked for.
+        """
+        if self.wanted in self.records:
+            return self.wanted
+        if len(self.records) == 1:
+            return next(iter(self.records))
+        if self.records:
+            shown = ", ".join(sorted(self.records)[:MOST_CANDIDATES])
+            more = " and more" if len(self.records) > MOST_CANDIDATES else ""
+            raise CommandError(
+                f"several workflows begin with {self.wanted!r}: {shown}{more}; give more of the id",
+                ExitCode.USAGE,
+            )
+        raise CommandError(
+            f"no workflow {self.wanted!r}: none of {self.searched:,} records in {', '.join(topics)}"
+            " belongs to it",
+            ExitCode.NOT_FOUND,
+        )
+
 
 async def find_workflow(reader: Reader, names: Topics, wanted: str, tell: Tell) -> History:
     """Rebuild a workflow from the log.
@@ -132,7 +155,7 @@ async def find_workflow(reader: Reader, names: Topics, wanted: str, tell: Tell) 
         # A workflow named by its first event's place begins there. Any other name tells at most a time.
         starts = [record.timestamp if wanted == place(record) else task_time(wanted)]
     else:
-        starts = _starts(wanted)
+        starts = search_starts(wanted)
     search = Search(wanted)
     for start in starts:
         search = Search(wanted)
@@ -140,7 +163,11 @@ async def find_workflow(reader: Reader, names: Topics, wanted: str, tell: Tell) 
         await _scan(reader, places, since, search, tell)
         if search.records:
             break
-    return _only(search, topics, names)
+    chosen = search.only(topics)
+    history = History(chosen, names)
+    for record in search.records[chosen]:
+        history.add(record)
+    return history
 
 
 async def record_at(reader: Reader, names: Topics, topic: str, partition: int, offset: int) -> Record:
@@ -164,8 +191,12 @@ async def record_at(reader: Reader, names: Topics, topic: str, partition: int, o
     raise CommandError(f"there is no record at {topic}/{partition}/{offset}: {kept}", ExitCode.NOT_FOUND)
 
 
-def _starts(wanted: str) -> list[int | None]:
-    """Tell where to begin to search: where the id's time says, and for a part of an id also everywhere."""
+def search_starts(wanted: str) -> list[int | None]:
+    """Tell where to begin to search: where the id's time says, and for a part of an id also everywhere.
+
+    Raises:
+        CommandError: If it is too short to mean one.
+    """
     if len(wanted) < SHORTEST_PREFIX:
         raise CommandError(
             f"{wanted!r} is too short: give at least {SHORTEST_PREFIX} characters of the workflow's id",
@@ -191,28 +222,3 @@ async def _scan(
         if time.monotonic() - told > TELL_SECONDS:
             told = time.monotonic()
             tell(f"searched {search.searched:,} records so far")
-
-
-def _only(search: Search, topics: Sequence[str], names: Topics) -> History:
-    found = search.records
-    if search.wanted in found:
-        chosen = search.wanted
-    elif len(found) == 1:
-        (chosen,) = found
-    elif found:
-        shown = ", ".join(sorted(found)[:MOST_CANDIDATES])
-        more = " and more" if len(found) > MOST_CANDIDATES else ""
-        raise CommandError(
-            f"several workflows begin with {search.wanted!r}: {shown}{more}; give more of the id",
-            ExitCode.USAGE,
-        )
-    else:
-        raise CommandError(
-            f"no workflow {search.wanted!r}: none of {search.searched:,} records in {', '.join(topics)}"
-            " belongs to it",
-            ExitCode.NOT_FOUND,
-        )
-    history = History(chosen, names)
-    for record in found[chosen]:
-        history.add(record)
-    return history

@@ -217,7 +217,7 @@ async def _repository(wanted: str | None) -> tuple[RepositoryReference | None, b
     from agents.core.task import RepositoryReference
     from agents.specialized.repository import bundle, uncommitted
 
-    path, place, commit = _source(wanted)
+    path, place, commit = repository_source(wanted)
     if path is None:
         name = place.rstrip("/").rsplit("/", 1)[-1].removesuffix(".git")
         return RepositoryReference(url=place, commit=commit, name=name), None
@@ -229,8 +229,12 @@ async def _repository(wanted: str | None) -> tuple[RepositoryReference | None, b
     return reference, content
 
 
-def _source(wanted: str) -> tuple[Path | None, str, str]:
-    """Tell a folder (with a commit, perhaps) from an address with a commit."""
+def repository_source(wanted: str) -> tuple[Path | None, str, str]:
+    """Tell a folder from an address: gives the folder or none, the address, and the commit.
+
+    Raises:
+        CommandError: If it is an address without a whole commit, or with a password.
+    """
     place, _, commit = wanted.rpartition("@")
     is_address = "://" in wanted or re.match(r"[^/@]+@[^/:]+:", wanted) is not None
     if Path(wanted).is_dir() or not (place or is_address):

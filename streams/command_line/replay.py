@@ -59,14 +59,23 @@ def replay(
         raise CommandError(
             "give either what to read, as TOPIC/PARTITION/FROM-TO, or --workflow ID", ExitCode.USAGE
         )
+    matched = RANGE.fullmatch(records or "")
+    if records is not None and matched is None:
+        raise CommandError(
+            f"{records!r} is no range of records: give TOPIC, TOPIC/PARTITION, TOPIC/PARTITION/FROM or"
+            " TOPIC/PARTITION/FROM-TO, e.g. tasks.researcher/3/17-20",
+            ExitCode.USAGE,
+        )
     with when_interrupted(""):
         quiet_logging()
         import asyncio
 
-        asyncio.run(_replay(settings(), records, workflow, limit))
+        asyncio.run(_replay(settings(), matched, workflow, limit))
 
 
-async def _replay(chosen: Settings, records: str | None, workflow: str | None, limit: int | None) -> None:
+async def _replay(
+    chosen: Settings, records: re.Match[str] | None, workflow: str | None, limit: int | None
+) -> None:
     from streams.command_line.log_search import find_workflow
     from streams.command_line.record_json import exact
     from streams.kafka.reader import Reader
@@ -81,23 +90,17 @@ async def _replay(chosen: Settings, records: str | None, workflow: str | None, l
                 write_json(exact(record))
             return
         shown = 0
-        async for record in _range(reader, names, records or ""):
+        assert records is not None  # noqa: S101 (one of the two is given)
+        async for record in _range(reader, names, records):
             write_json(exact(record))
             shown += 1
             if shown == limit:
                 return
 
 
-async def _range(reader: Reader, names: Topics, wanted: str) -> AsyncIterator[Record]:
+async def _range(reader: Reader, names: Topics, matched: re.Match[str]) -> AsyncIterator[Record]:
     from streams.command_line.log_search import select_topics
 
-    matched = RANGE.fullmatch(wanted)
-    if matched is None:
-        raise CommandError(
-            f"{wanted!r} is no range of records: give TOPIC, TOPIC/PARTITION, TOPIC/PARTITION/FROM or"
-            " TOPIC/PARTITION/FROM-TO, e.g. tasks.researcher/3/17-20",
-            ExitCode.USAGE,
-        )
     topics = await select_topics(reader, names, [matched["topic"]])
     places = await reader.partitions(topics)
     if matched["partition"] is not None:
@@ -120,7 +123,7 @@ async def _range(reader: Reader, names: Topics, wanted: str) -> AsyncIterator[Re
     if not found and matched["first"] is not None:
         (place,) = places
         raise CommandError(
-            f"no record of {wanted} is there: {place[0]}/{place[1]} keeps offsets {firsts[place]} to"
+            f"no record of {matched[0]} is there: {place[0]}/{place[1]} keeps offsets {firsts[place]} to"
             f" {ends[place] - 1}",
             ExitCode.NOT_FOUND,
         )

@@ -64,19 +64,21 @@ def tail(
         callboard tail --from beginning --json | jq -r .headers.ce_status
     """  # noqa: D301 (typer reads the backspace: keep these lines as they are)
     with when_interrupted(""):
+        since = _since(start)
         quiet_logging()
         import asyncio
 
-        asyncio.run(_tail(settings(), topics or [], start, limit, json=json))
+        asyncio.run(_tail(settings(), topics or [], since, limit, json=json))
 
 
-async def _tail(chosen: Settings, wanted: list[str], start: str, limit: int | None, *, json: bool) -> None:
+async def _tail(
+    chosen: Settings, wanted: list[str], since: int | None, limit: int | None, *, json: bool
+) -> None:
     from streams.command_line.log_search import event_topics, select_topics
     from streams.kafka.reader import Reader
     from streams.topics import Topics
 
     names = Topics(chosen.topic_prefix)
-    since = _since(start)
     console = stdout()
     async with Reader(chosen.servers) as reader:
         found = await select_topics(reader, names, wanted) if wanted else await event_topics(reader, names)

@@ -14,7 +14,7 @@ from streams import artifacts
 from streams import envelope as envelopes
 from streams.command_line.output import CommandError, ExitCode
 from streams.envelope import TASK, Envelope
-from streams.kafka.publisher import Publisher, partition_for
+from streams.kafka.publisher import Publisher, PublishError, partition_for
 from streams.payloads import TaskPayload
 from streams.topics import MAX_RECORD_BYTES, Topics
 
@@ -75,8 +75,7 @@ class NewTask:
             bundle: That repository's content, if it travels with the task.
 
         Raises:
-            CommandError: If it is larger than a record, or its text is no text.
-            PublishError: If Kafka does not take it.
+            CommandError: If it is larger than a record or no text, or Kafka does not acknowledge it.
         """
         self._value(repository)  # raises before anything is published
         attached: list[ArtifactReference] = []
@@ -88,13 +87,17 @@ class NewTask:
                     publisher, artifact, topic=topic, partition=self.partition, key=self.key
                 )
             )
-        return await publisher.send_and_wait(
-            self.topic,
-            self.partition,
-            key=self.key,
-            value=self._value(repository, *attached),
-            headers=self._headers(),
-        )
+        value = self._value(repository, *attached)
+        try:
+            return await publisher.send_and_wait(
+                self.topic, self.partition, key=self.key, value=value, headers=self._headers()
+            )
+        except PublishError as error:
+            raise CommandError(
+                f"Kafka did not acknowledge the task ({error or type(error).__name__}), so it may be there or"
+                f" not; look before you publish it again: callboard show {self.id}",
+                ExitCode.UNREACHABLE,
+            ) from error
 
     def _value(self, repository: RepositoryReference | None, *attached: ArtifactReference) -> bytes:
         payload = TaskPayload(input=self.order.input, repository=repository, artifacts=attached)

@@ -109,6 +109,9 @@ class Commands:
 def commands(kafka: str, tmp_path_factory: pytest.TempPathFactory) -> Commands:
     folder = tmp_path_factory.mktemp("commands")
     (folder / "slow_app.py").write_text(SLOW)
+    # The same once more under other names, for a test that must be the only one with a worker.
+    alone = SLOW.replace("Slow", "Alone").replace("slow", "alone").replace("Afterwards", "Lastly")
+    (folder / "alone_app.py").write_text(alone)
     return Commands(kafka, folder)
 
 
@@ -363,17 +366,20 @@ def test_a_worker_ends_in_an_orderly_way(slow: Commands, number: signal.Signals,
 
 
 def test_a_second_ctrl_c_ends_a_worker_at_once_and_nothing_is_lost(commands: Commands) -> None:
-    process = commands.start("run", "slow_app:app", "--port", "0", "--log-level", "error")
+    # A worker that ends like this leaves its group without a word: the others wait for its session's end.
+    commands = Commands(commands.environment["CALLBOARD_BOOTSTRAP_SERVERS"], commands.folder)
+    commands.environment["CALLBOARD_SESSION_TIMEOUT_MS"] = "6000"
+    process = commands.start("run", "alone_app:app", "--port", "0", "--log-level", "error")
     assert process.stdout is not None
     process.stdout.readline()
-    workflow = commands.run("publish", "slow", "3", "--input-json")[0].strip()
+    workflow = commands.run("publish", "alone", "3", "--input-json")[0].strip()
     time.sleep(1.5)
     begun = time.monotonic()
     code, errors = stop(process, signal.SIGINT, signal.SIGINT)
     assert (code, time.monotonic() - begun < 3) == (ExitCode.INTERRUPTED, True)
     assert "done again by the next worker" in errors
     assert commands.json("show", workflow, "--json")["status"] == "running"
-    with commands.worker("slow_app:app"):
+    with commands.worker("alone_app:app"):
         deadline = time.monotonic() + 90
         while (status := commands.json("show", workflow, "--json")["status"]) != "completed":
             assert (status, time.monotonic() < deadline) == ("running", True)
