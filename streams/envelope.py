@@ -22,20 +22,32 @@ RESULT = "callboard.result.v1"
 # CloudEvents wants a URI in `dataschema`; the schema of that `$id` is in `schemas/`.
 SCHEMAS = {TASK: "urn:callboard:schema:task:v1", RESULT: "urn:callboard:schema:result:v1"}
 REQUIRED = ("ce_specversion", "ce_id", "ce_source", "ce_type")
+# What all events of a type have in common, encoded once.
+COMMON = {
+    kind: (
+        ("ce_specversion", b"1.0"),
+        ("ce_type", kind.encode()),
+        ("ce_dataschema", schema.encode()),
+        ("content-type", b"application/json"),
+    )
+    for kind, schema in SCHEMAS.items()
+}
 
 KEPT = frozenset({"ce_id", "ce_source", "ce_correlationid", "ce_workflow", "ce_pass", "ce_llm"})
 NO_BYTES = 0xFFFFFFFF
 
 # The headers whose text is read; an event may have any others.
-READ = (
-    *REQUIRED,
-    "ce_correlationid",
-    "ce_workflow",
-    "ce_pass",
-    "ce_status",
-    "ce_deadline",
-    "ce_hops",
-    "ce_llm",
+READ = frozenset(
+    {
+        *REQUIRED,
+        "ce_correlationid",
+        "ce_workflow",
+        "ce_pass",
+        "ce_status",
+        "ce_deadline",
+        "ce_hops",
+        "ce_llm",
+    }
 )
 # Of those in READ: they are repeated on the result, which must fit into a record too.
 MAX_READ_BYTES = 4_096
@@ -114,14 +126,15 @@ def record_digest(record: Record) -> str:
     The lengths of all parts come first, so no two different records hash the same bytes; an absent key or
     value has a length that no part can have.
     """
-    parts = [record.key, record.value, *(value for _, value in record.headers)]
-    names = [
-        name.encode() for name, _ in record.headers
-    ]  # lengths are of bytes: else two could hash the same
+    parts, names = [record.key, record.value], []
+    for name, value in record.headers:
+        parts.append(value)
+        names.append(name.encode())  # lengths are of bytes: else two could hash the same
     sizes = [NO_BYTES if part is None else len(part) for part in parts]
-    lengths = struct.pack(f">{len(parts) + len(names)}I", *sizes, *map(len, names))
-    content = b"".join(filter(None, parts))
-    return hashlib.sha256(b"callboard-record-v1" + lengths + content + b"".join(names)).hexdigest()
+    sizes += map(len, names)
+    lengths = struct.pack(f">{len(sizes)}I", *sizes)
+    exact = b"".join([b"callboard-record-v1", lengths, *filter(None, parts), *names])
+    return hashlib.sha256(exact).hexdigest()
 
 
 def decode(record: Record) -> Envelope:
@@ -142,34 +155,35 @@ def decode(record: Record) -> Envelope:
             " their attributes as ce_ headers, the data as the value"
         )
     traceparent, tracestate = _trace(raw) if "traceparent" in raw else (None, None)
-    if not raw or not any(name.startswith("ce_") for name in raw):
-        here = place(record)
-        return Envelope(
-            id=here,
-            source="",
-            type=TASK,
-            workflow_id=here,
-            traceparent=traceparent,
-            tracestate=tracestate,
-        )
-    for name in REQUIRED:
-        if not raw.get(name):
-            present = min(name for name in raw if name.startswith("ce_"))
-            raise EnvelopeError(
-                f"{place(record)}: header {name} is missing while {present} is present; an event has"
-                f" {', '.join(REQUIRED)}, a plain task none of them"
+    read = {name: value for name, value in raw.items() if name in READ and value is not None}
+    if not all(map(read.get, REQUIRED)):
+        present = min((name for name in raw if name.startswith("ce_")), default=None)
+        if present is None:
+            here = place(record)
+            return Envelope(
+                id=here,
+                source="",
+                type=TASK,
+                workflow_id=here,
+                traceparent=traceparent,
+                tracestate=tracestate,
             )
-    if raw["ce_specversion"] != b"1.0":
-        version = raw["ce_specversion"].decode(errors="replace")
+        missing = next(name for name in REQUIRED if not read.get(name))
+        raise EnvelopeError(
+            f"{place(record)}: header {missing} is missing while {present} is present; an event has"
+            f" {', '.join(REQUIRED)}, a plain task none of them"
+        )
+    if read["ce_specversion"] != b"1.0":
+        version = read["ce_specversion"].decode(errors="replace")
         raise EnvelopeError(f"{place(record)}: header ce_specversion is {version!r}, this version reads 1.0")
     try:
-        text = {name: raw[name].decode() for name in READ if raw.get(name) is not None}
+        text = {name: value.decode() for name, value in read.items()}
     except UnicodeDecodeError:
-        raise _binary(record, raw) from None
-    if sum([len(raw[name]) for name in text]) > MAX_READ_BYTES:
-        longest = max(text, key=lambda name: len(raw[name]))
+        raise _binary(record, read) from None
+    if sum(map(len, read.values())) > MAX_READ_BYTES:
+        longest = max(read, key=lambda name: len(read[name]))
         raise EnvelopeError(
-            f"{place(record)}: header {longest} has {len(raw[longest])} bytes; the ce_ headers may have at"
+            f"{place(record)}: header {longest} has {len(read[longest])} bytes; the ce_ headers may have at"
             f" most {MAX_READ_BYTES} together"
         )
     known = text.get
@@ -228,13 +242,10 @@ def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> Hea
         causes: Identity and record digest of every event this one answers.
     """
     headers: Headers = [
-        ("ce_specversion", b"1.0"),
+        *COMMON[envelope.type],
         ("ce_id", envelope.id.encode()),
         ("ce_source", envelope.source.encode()),
-        ("ce_type", envelope.type.encode()),
         ("ce_time", now().encode()),
-        ("ce_dataschema", SCHEMAS[envelope.type].encode()),
-        ("content-type", b"application/json"),
         ("ce_correlationid", envelope.workflow_id.encode()),
     ]
     if envelope.workflow is not None:
@@ -242,8 +253,8 @@ def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> Hea
     if envelope.round is not None:
         headers.append(("ce_pass", envelope.round.encode()))
     if causes:
-        headers.append(("ce_causationid", ",".join(cause for cause, _ in causes).encode()))
-        headers.append(("ce_causedigest", ",".join(digest for _, digest in causes).encode()))
+        headers.append(("ce_causationid", ",".join([cause for cause, _ in causes]).encode()))
+        headers.append(("ce_causedigest", ",".join([digest for _, digest in causes]).encode()))
     if envelope.status is not None:
         headers.append(("ce_status", envelope.status.encode()))
     if envelope.deadline is not None:
@@ -299,11 +310,11 @@ def task_time(identity: str) -> int | None:
 
 def run_id(app: str, agent: str, *identity: str) -> str:
     """Name a run: SHA-256 over app, agent and what it answers, length-prefixed; the same after a restart."""
-    digest = hashlib.sha256(b"callboard-run-v1")
+    parts = [b"callboard-run-v1"]
     for part in (app, agent, *identity):
         data = part.encode()
-        digest.update(len(data).to_bytes(4, "big") + data)
-    return digest.hexdigest()
+        parts += len(data).to_bytes(4, "big"), data
+    return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def result_id(run: str, outcome: int = 1) -> str:
@@ -328,12 +339,12 @@ def _refuse_repeated(record: Record) -> None:
             raise EnvelopeError(f"{place(record)}: header {name} is there {names.count(name)} times")
 
 
-def _binary(record: Record, raw: dict[str, bytes]) -> EnvelopeError:
-    for name in READ:
+def _binary(record: Record, read: dict[str, bytes]) -> EnvelopeError:
+    for name, value in read.items():
         try:
-            (raw.get(name) or b"").decode()
+            value.decode()
         except UnicodeDecodeError:
-            return EnvelopeError(f"{place(record)}: header {name} is not UTF-8 text: {raw[name][:40]!r}")
+            return EnvelopeError(f"{place(record)}: header {name} is not UTF-8 text: {value[:40]!r}")
     raise AssertionError("called without a binary header")
 
 
