@@ -150,7 +150,13 @@ class AgentWorker:
         self._drain_seconds = drain_seconds
         self._wall_clock = wall_clock
         self._evidence_only = chosen_backend(agent.config.llm) == "off"
-        self._results_topic = topics.results(agent.name)
+        self._source = f"/callboard/{app}/{agent.name}"
+        self._tasks_topic, self._results_topic = topics.tasks(agent.name), topics.results(agent.name)
+        # The workflows by name in which this agent answers a source's results, or tasks (none).
+        self._answering: dict[str | None, dict[str, Workflow]] = {
+            source: {n: w for n, w in self._workflows.items() if source in (None, *w.steps[agent.name].after)}
+            for source in (None, *self.sources)
+        }
         self._epoch = 0
         self._numbers: dict[tuple[str, int], int] = {}
         self._places: list[tuple[str, int]] = []
@@ -346,7 +352,7 @@ class AgentWorker:
     # Deciding what a record means ---------------------------------------------------------------
 
     def _classify(self, record: Record) -> Work | Part:
-        is_task = record.topic == self._topics.tasks(self.agent.name)
+        is_task = record.topic == self._tasks_topic
         source = None if is_task else self._topics.agent_of(record.topic)
         try:
             _expect_key(record)
@@ -400,19 +406,15 @@ class AgentWorker:
 
     def _workflow_of(self, record: Record, envelope: Envelope, source: str | None) -> Workflow | None:
         """Tell which workflow's edges apply; none if the event is another application's business."""
-        candidates = [
-            workflow
-            for workflow in self._workflows.values()
-            if source is None or source in workflow.steps[self.agent.name].after
-        ]
+        candidates = self._answering[source]
         if not envelope.workflow:
             if len(candidates) == 1:
-                return candidates[0]
-            names = ", ".join(workflow.name for workflow in candidates)
+                return next(iter(candidates.values()))
             raise InvalidInputError(
-                f"{place(record)}: several workflows fit ({names}); say which with the header ce_workflow"
+                f"{place(record)}: several workflows fit ({', '.join(candidates)}); say which with the header"
+                " ce_workflow"
             )
-        named = next((w for w in candidates if w.name == envelope.workflow), None)
+        named = candidates.get(envelope.workflow)
         if named is None and source is None:
             raise InvalidInputError(
                 f"{place(record)}: workflow {envelope.workflow!r} (header ce_workflow) has no step"
@@ -664,12 +666,11 @@ class AgentWorker:
 
     def _headers(self, work: Work, status: AgentStatus) -> Headers:
         given = work.envelope
-        records = [part.record for part in work.parts.values()] if work.parts else [work.record]
-        ids = [part.envelope.id for part in work.parts.values()] if work.parts else [given.id]
+        answered: Sequence[Work | Part] = list(work.parts.values()) if work.parts else [work]
         return envelopes.encode(
             Envelope(
                 id=envelopes.result_id(work.run),
-                source=f"/callboard/{self._app}/{self.agent.name}",
+                source=self._source,
                 type=RESULT,
                 workflow_id=given.workflow_id,
                 workflow=given.workflow,
@@ -681,7 +682,7 @@ class AgentWorker:
                 traceparent=envelopes.next_traceparent(given.traceparent, work.run),
                 tracestate=given.tracestate,
             ),
-            causes=[(i, envelopes.record_digest(r)) for i, r in zip(ids, records, strict=True)],
+            causes=[(it.envelope.id, envelopes.record_digest(it.record)) for it in answered],
         )
 
     def _note(self, work: Work, outcome: Outcome, seconds: float | None) -> None:
