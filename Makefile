@@ -26,13 +26,13 @@ schemas: build ## write schemas/ anew from the types
 build: $(BIN)/.built
 $(BIN)/.built: $(BIN)/.installed Cargo.toml Cargo.lock pyproject.toml $(shell find rust-agents -name '*.rs' -o -name Cargo.toml)
 	@echo "building the Rust runtime"
-	@VIRTUAL_ENV=$(CURDIR)/.venv maturin develop --release --locked --quiet > /dev/null && touch $@
+	@VIRTUAL_ENV=$(CURDIR)/.venv maturin develop --release --locked > /dev/null && touch $@
 
 $(BIN)/.installed: requirements/development.txt
 	@echo "installing dependencies into .venv (once)"
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Callboard needs Python 3.11 or newer, %s is %s; choose another: make PYTHON=..." % (sys.executable, sys.version.split()[0]))'
 	@command -v cargo >/dev/null || { echo "Callboard needs Rust (cargo) to build its runtime; install it with rustup or your system's packages"; exit 1; }
-	@$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --require-hashes --disable-pip-version-check --progress-bar on -r $< | awk '/^(Collecting|Installing|Successfully)/ { print substr($$0, 1, 78); fflush() }'
+	@$(PYTHON) -m venv .venv && $(BIN)/python -m pip install --require-hashes --disable-pip-version-check --progress-bar on -r $< | awk '/^(Collecting|Installing|Successfully)/ { print $$1, $$2; fflush() }'
 	@touch $@
 
 lock: ## resolve requirements/ anew
