@@ -9,7 +9,7 @@ import time
 import weakref
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from typing import Any, Literal, Protocol, TypeVar
 
@@ -72,6 +72,8 @@ class Work:
     source: str | None = None
     error: AgentError | None = None
     parts: "dict[str, Part] | None" = None
+    begun: str | None = None
+    usage: Usage = field(default_factory=Usage)
 
 
 @dataclass(slots=True)
@@ -255,9 +257,8 @@ class AgentWorker:
         """Run the agent on a piece of work; gives the encoded result, or none where nothing is to be said."""
         if not isinstance(work, Work) or work.kind == "skip":
             return None
-        started, usage = time.monotonic(), Usage()
+        started = time.monotonic()
         given: Given | None = None
-        begun: str | None = None
         try:
             given = self._given(work)
             if work.error is not None:
@@ -265,22 +266,17 @@ class AgentWorker:
             elif work.kind == "upstream_failed":
                 result = AgentResult.failed(UpstreamFailedError(_why_upstream_failed(work)))
             else:
-                begun = envelopes.now()
-                result = await self._run_agent(work, given, usage)
-            outcome = await self._outcome(work, given, result, begun=begun, usage=usage)
+                work.begun = envelopes.now()
+                result = await self._run_agent(work, given)
+            outcome = await self._outcome(work, given, result)
         except AgentError as error:
             result = AgentResult.failed(error)
-            outcome = self._encode(work, given, result, begun=begun, usage=usage)
+            outcome = self._encode(work, given, result)
         except Exception as error:
             log.exception("run failed outside of its agent", at=place(work.record))
             result = AgentResult.failed(error)
-            outcome = self._encode(work, given, result, begun=begun, usage=usage)
+            outcome = self._encode(work, given, result)
         self._note(work, outcome, time.monotonic() - started)
-        if usage.calls:
-            name = self.agent.name
-            metrics.counter("llm_calls", name).inc(usage.calls)
-            metrics.counter("llm_tokens", name, "input").inc(usage.input_tokens)
-            metrics.counter("llm_tokens", name, "output").inc(usage.output_tokens)
         return outcome
 
     def expired(self, work: Work | Part) -> Outcome | None:
@@ -297,7 +293,7 @@ class AgentWorker:
             given = self._given(work)
         except AgentError:
             given = None
-        outcome = self._encode(work, given, result, begun=None, usage=Usage())
+        outcome = self._encode(work, given, result)
         self._note(work, outcome, None)
         return outcome
 
@@ -569,7 +565,7 @@ class AgentWorker:
     def _unknown_root(self, work: Work) -> Root:
         return Root(agent=work.source or self.agent.name, id=work.envelope.round or work.envelope.id)
 
-    async def _run_agent(self, work: Work, given: Given, usage: Usage) -> AgentResult[Any]:
+    async def _run_agent(self, work: Work, given: Given) -> AgentResult[Any]:
         set_current_task(
             Task(
                 id=work.envelope.id,
@@ -582,7 +578,7 @@ class AgentWorker:
                 artifacts=given.artifacts,
                 deadline=work.envelope.deadline,
                 store=self._store,
-                usage=usage,
+                usage=work.usage,
             )
         )
         try:
@@ -607,9 +603,7 @@ class AgentWorker:
             )
         return result
 
-    async def _outcome(
-        self, work: Work, given: Given, result: AgentResult[Any], *, begun: str | None, usage: Usage
-    ) -> Outcome:
+    async def _outcome(self, work: Work, given: Given, result: AgentResult[Any]) -> Outcome:
         for artifact in result.artifacts:
             given.artifacts[artifact.name] = await artifacts.publish(
                 self._publisher,
@@ -618,20 +612,18 @@ class AgentWorker:
                 partition=work.record.partition,
                 key=work.record.key,
             )
-        return self._encode(work, given, result, begun=begun, usage=usage)
+        return self._encode(work, given, result)
 
-    def _encode(
-        self, work: Work, given: Given | None, result: AgentResult[Any], *, begun: str | None, usage: Usage
-    ) -> Outcome:
+    def _encode(self, work: Work, given: Given | None, result: AgentResult[Any]) -> Outcome:
         """Write a result; one that cannot be written, or is too large, becomes a failure that says so."""
         if result.error is not None:
             result = result.model_copy(update={"error": _printable(result.error)})
         try:
-            value = self._written(work, given, result, begun=begun, usage=usage)
+            value = self._written(work, given, result)
         except ValueError as error:
             failure = InvalidInputError(f"the output of {self.agent.name} cannot be written as JSON: {error}")
             result = AgentResult.failed(failure)
-            value = self._written(work, given, result, begun=begun, usage=usage)
+            value = self._written(work, given, result)
         if len(value) > MAX_RECORD_BYTES:
             large = ResultTooLargeError(
                 f"the result of {self.agent.name} has {len(value)} bytes, a record at most"
@@ -640,12 +632,10 @@ class AgentWorker:
             root = given.root if given is not None else self._unknown_root(work)
             slim = Given(None, root.model_copy(update={"input": None, "input_omitted": True}), {}, ())
             result = AgentResult.failed(large)
-            value = self._written(work, slim, result, begun=begun, usage=usage)
+            value = self._written(work, slim, result)
         return Outcome(value, self._headers(work, result.status), result.status, result.error)
 
-    def _written(
-        self, work: Work, given: Given | None, result: AgentResult[Any], *, begun: str | None, usage: Usage
-    ) -> bytes:
+    def _written(self, work: Work, given: Given | None, result: AgentResult[Any]) -> bytes:
         workflow = work.workflow
         return write_result(
             agent=self.agent.name,
@@ -655,9 +645,9 @@ class AgentWorker:
             verdict=result.verdict,
             error=result.error,
             artifacts=list(given.artifacts.values()) if given is not None else [],
-            usage=usage,
-            attempts=0 if begun is None else 1,
-            started_at=begun,
+            usage=work.usage,
+            attempts=0 if work.begun is None else 1,
+            started_at=work.begun,
             finished_at=envelopes.now(),
             run=work.run,
             root=given.root if given is not None else self._unknown_root(work),
@@ -689,6 +679,10 @@ class AgentWorker:
         name = self.agent.name
         if seconds is not None:
             self._seconds.observe(seconds)
+        if (usage := work.usage).calls:
+            metrics.counter("llm_calls", name).inc(usage.calls)
+            metrics.counter("llm_tokens", name, "input").inc(usage.input_tokens)
+            metrics.counter("llm_tokens", name, "output").inc(usage.output_tokens)
         if outcome.status is not AgentStatus.FAILED or outcome.error is None:
             return
         metrics.counter("errors", name, _known_type(outcome.error.type)).inc()

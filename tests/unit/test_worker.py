@@ -14,6 +14,7 @@ from pydantic import BaseModel, field_serializer
 from agents import metrics
 from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Artifact, Workflow, current_task
 from agents.core.errors import AgentError, ArtifactError, LLMUnavailableError
+from streams import worker
 from streams.envelope import RESULT, record_digest, result_id, run_id
 from streams.kafka import publisher
 from streams.kafka.publisher import RecordTooLargeError
@@ -641,9 +642,10 @@ async def test_an_artifact_that_cannot_be_published_fails_the_run(
 async def test_a_deadline_that_passed_before_the_start() -> None:
     world = await a_world()
     await world.give(event(0, deadline=START - timedelta(seconds=1)))
-    kind, message = world.failure()
-    assert (kind, world.agent.inputs) == ("deadline_exceeded", [])
-    assert message == "the deadline of tasks.reader/0/0 passed at 2026-01-31T11:59:59+00:00"
+    done = world.result()
+    assert (done.body["attempts"], done.body["started_at"], world.agent.inputs) == (0, None, [])
+    message = "the deadline of tasks.reader/0/0 passed at 2026-01-31T11:59:59+00:00"
+    assert done.error == ("deadline_exceeded", message)
 
 
 async def test_a_deadline_that_passes_while_it_runs() -> None:
@@ -656,7 +658,24 @@ async def test_a_deadline_that_passes_while_it_runs() -> None:
     done = world.result()
     assert done.error[0] == "deadline_exceeded"
     assert done.body["root"]["input"] == "input 0"
+    assert done.body["attempts"] == 1
+    assert done.body["started_at"] is not None
     assert world.committed() == 1
+
+
+async def test_what_a_canceled_run_asked_a_model_is_told() -> None:
+    world = await a_world(agent=(agent := Worker("asking")))
+
+    async def answer(_: Any) -> Any:
+        usage = current_task().usage
+        usage.calls, usage.input_tokens, usage.output_tokens = 1, 20, 3
+        await asyncio.Event().wait()
+
+    agent.answer = answer
+    await world.give(event(0, agent="asking", deadline=START + timedelta(seconds=5)))
+    await world.go(5)
+    assert world.result().body["usage"] == {"calls": 1, "input_tokens": 20, "output_tokens": 3}
+    assert metrics.REGISTRY.get_sample_value("callboard_llm_calls_total", {"agent": "asking"}) == 1
 
 
 @pytest.mark.parametrize(
@@ -1085,7 +1104,40 @@ async def test_one_result_in_trouble_does_not_hold_up_the_others() -> None:
     assert world.committed() == 5
 
 
-# The end, and what is counted
+# Backpressure, the end, and what is counted
+
+
+async def test_a_full_partition_is_paused_and_read_on_later() -> None:
+    agent = Worker(concurrency=1)
+    world = await a_world(single(agent), agent=agent)
+    agent.hold = asyncio.Event()
+    giving = asyncio.create_task(
+        world.give(*(task(offset, key=str(offset).encode()) for offset in range(2_100)))
+    )
+    await settle()
+    assert world.membership.paused == {("tasks.reader", 0)}
+    assert not giving.done()  # nothing more is read while every slot is busy and enough is queued
+    agent.hold.set()
+    await giving
+    while world.committed() != 2_100:
+        await settle()
+    assert world.membership.paused == set()
+    assert len(world.results()) == 2_100
+
+
+async def test_no_more_is_remembered_than_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "REMEMBERED_RUNS", 2)
+    monkeypatch.setattr(worker, "REMEMBERED_JOINS", 2)
+    world = await a_joiner()
+    for number in range(5):
+        await world.give(
+            event(number),
+            result("left", number, round=f"round {number}"),
+            result("right", number, round=f"round {number}"),
+        )
+    assert len(world.results()) == 10
+    assert (len(world.worker._seen), len(world.worker._fired)) == (2, 2)
+    assert [fired() for fired in world.worker._fired.values()] == [None, None]  # and no record is kept for it
 
 
 async def test_a_lost_run_counts_as_no_failure() -> None:

@@ -14,6 +14,7 @@ from agents.core.task import ArtifactReference
 from streams.envelope import RESULT, TASK, Envelope, encode
 from streams.kafka.publisher import Publisher
 from streams.kafka.subscriber import Position
+from streams.payloads import ResultPayload
 from streams.topics import MAX_RECORD_BYTES, Topics
 from streams.worker import AgentWorker
 
@@ -262,6 +263,8 @@ class World:
         """Give the results published since the last time."""
         sent, self.producer.sent = self.producer.sent, []
         assert {it.topic for it in sent} <= {f"results.{self.agent.name}"}
+        for it in sent:
+            ResultPayload.model_validate_json(it.value)
         return sent
 
     def result(self) -> Sent:
