@@ -15,7 +15,16 @@ from structlog.typing import EventDict, Processor
 from agents.core.task import current_task
 
 # Their INFO lines tell of sockets and group joins; ours tell the same in our words.
-QUIET = ("aiokafka", "faststream", "asyncio", "httpx", "httpx2", "jgo", "uvicorn.access")
+QUIET = (
+    "aiokafka",
+    "faststream",
+    "callboard.faststream",
+    "asyncio",
+    "httpx",
+    "httpx2",
+    "jgo",
+    "uvicorn.access",
+)
 
 
 def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> None:
@@ -56,6 +65,7 @@ def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> N
         final += [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final))
+    handler.addFilter(_is_news)
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -64,6 +74,11 @@ def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> N
         # Some bring a handler of their own; then their lines would not be ours.
         quiet.handlers, quiet.propagate = [], True
         quiet.setLevel(logging.WARNING)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+    # A topic just created has no leader for a moment; the client asks again by itself, and says so as an error.
+    return not (record.name.startswith("aiokafka") and "NotLeaderForPartitionError" in record.getMessage())
 
 
 def _add_task(_logger: Any, _method: str, event: EventDict) -> EventDict:

@@ -4,11 +4,13 @@ import asyncio
 import gc
 import logging
 from collections.abc import Mapping
+from importlib.metadata import version
 from typing import Any
 
 import structlog
 from faststream.asgi import AsgiFastStream, AsgiResponse, get
 from faststream.kafka import KafkaBroker
+from faststream.specification import AsyncAPI
 from prometheus_client import make_asgi_app
 
 from agents import metrics
@@ -58,7 +60,10 @@ class AgentApp(AsgiFastStream):
         self.topics = Topics(self.settings.topic_prefix)
         servers = self.settings.servers
         self.kafka = kafka = _Broker(
-            servers, logger=logging.getLogger("faststream"), log_level=logging.DEBUG, **PRODUCER_OPTIONS
+            servers,
+            logger=logging.getLogger("callboard.faststream"),
+            log_level=logging.DEBUG,
+            **PRODUCER_OPTIONS,
         )
         store = KafkaArtifacts(servers, [self.topics.artifacts(agent) for agent in self._agents()])
         self._members: dict[str, tuple[AgentWorker, AgentSubscriber]] = {}
@@ -90,6 +95,7 @@ class AgentApp(AsgiFastStream):
                 ("/readyz", self._readyz_route()),
                 ("/metrics", make_asgi_app(metrics.REGISTRY)),
             ],
+            specification=AsyncAPI(title=self.name, version=version("callboard")),
             asyncapi_path="/asyncapi",
             on_startup=[self._prepare],
             after_startup=[self._started],

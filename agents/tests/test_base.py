@@ -6,7 +6,7 @@ import pytest
 from pydantic import BaseModel, ValidationError
 from typing_extensions import TypedDict
 
-from agents.core import Agent, AgentConfig, AgentError, AgentResult, AgentStatus, Artifact
+from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Artifact
 from agents.core.errors import (
     ConfigurationError,
     DeadlineExceededError,

@@ -132,3 +132,10 @@ def test_a_stack_is_told_without_the_values_on_it(
     assert "too blue for reader" in text
     assert "execute" in text
     assert "marigold" not in text
+
+
+def test_a_topic_without_a_leader_yet_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
+    configure_logging(terminal=False)
+    logging.getLogger("aiokafka.consumer.fetcher").error("Failed: %s", "[Error 6] NotLeaderForPartitionError")
+    logging.getLogger("aiokafka.consumer.fetcher").error("Failed: %s", "[Error 29] TopicAuthorizationFailed")
+    assert [line["event"] for line in lines(capsys)] == ["Failed: [Error 29] TopicAuthorizationFailed"]
