@@ -53,6 +53,7 @@ READ = frozenset(
 MAX_READ_BYTES = 4_096
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 MAX_TRACESTATE_BYTES = 512
+UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Headers = list[tuple[str, bytes]]
 
@@ -322,6 +323,17 @@ def result_id(run: str, outcome: int = 1) -> str:
     text = hashlib.sha256(f"{run}/{outcome}".encode()).hexdigest()
     variant = "89ab"[int(text[16], 16) & 3]
     return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{variant}{text[17:20]}-{text[20:32]}"
+
+
+def first_round(envelope: Envelope) -> str:
+    """Name the round that a task without `ce_pass` begins.
+
+    CloudEvents makes `ce_id` unique within its `ce_source` only; joins of two sources' tasks must not mix. A
+    place or a UUID is unique by itself, and so it is the name as it is.
+    """
+    if not envelope.source or UUID.fullmatch(envelope.id):
+        return envelope.id
+    return result_id(run_id("", "", envelope.source, envelope.id))
 
 
 def next_traceparent(current: str | None, run: str) -> str:

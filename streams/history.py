@@ -69,7 +69,7 @@ class Entry:
     @property
     def round(self) -> str:
         """The round it belongs to: a task without one begins its own."""
-        return self.envelope.round or self.envelope.id
+        return self.envelope.round or envelopes.first_round(self.envelope)
 
     @property
     def status(self) -> str | None:

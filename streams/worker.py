@@ -33,7 +33,7 @@ from agents.core.task import ArtifactReference, ArtifactStore, Event, Root, Task
 from agents.core.workflow import Workflow
 from streams import artifacts
 from streams import envelope as envelopes
-from streams.envelope import RESULT, TASK, Envelope, Headers, Record, place
+from streams.envelope import RESULT, TASK, Envelope, Headers, Record, first_round, place
 from streams.joins import Joins, Key
 from streams.kafka.publisher import Outbox, Outgoing, Publisher
 from streams.kafka.subscriber import Position
@@ -366,7 +366,7 @@ class AgentWorker:
             envelope.status = _status_of(record)
         if envelope.status == AgentStatus.PARKED:
             return self._skip(record, envelope, "parked")
-        envelope.workflow, envelope.round = workflow.name, envelope.round or envelope.id
+        envelope.workflow, envelope.round = workflow.name, envelope.round or first_round(envelope)
         if source is not None and workflow.steps[self.agent.name].joins:
             return self._join(record, envelope, workflow, source)
         work = Work("run", record, envelope, self._run_id(envelope), workflow, source)
@@ -469,7 +469,7 @@ class AgentWorker:
                 detail = ErrorDetail(type=error.type, message=str(error))
                 payload = ResultPayload(agent=source, status=AgentStatus.FAILED, error=detail)
                 return self._take_part(record, envelope, workflow, source, payload)
-        envelope.round = envelope.round or envelope.id
+        envelope.round = envelope.round or first_round(envelope)
         return self._once(Work("invalid", record, envelope, self._run_id(envelope), workflow, source, error))
 
     def _join_id(self, key: Key) -> str:

@@ -507,6 +507,35 @@ async def test_a_full_partition_is_paused_and_resumed() -> None:
     await host.runtime.close()
 
 
+async def test_reading_waits_while_every_slot_is_busy_and_enough_is_queued(host: Host) -> None:
+    host.assign(0)
+    host.offer(*(f"-{offset}" for offset in range(5)))
+    await settle()
+    reading = asyncio.create_task(host.runtime.room())
+    await settle()
+    assert not reading.done()  # two run and three wait, for two slots
+    await host.end("-0")
+    await reading
+
+
+async def test_reading_goes_on_while_one_busy_key_is_all_that_waits(host: Host) -> None:
+    host.assign(0)
+    host.offer(*(f"a{offset}" for offset in range(50)))
+    await settle()
+    await host.runtime.room()
+
+
+async def test_nobody_waits_for_room_once_it_is_closed() -> None:
+    host = a_host(slots=1)
+    host.assign(0)
+    host.offer(*(f"-{offset}" for offset in range(5)))
+    await settle()
+    reading = asyncio.create_task(host.runtime.room())
+    await settle()
+    await host.runtime.close()
+    await reading
+
+
 async def test_closing_cancels_what_runs_and_publishes_nothing_of_it() -> None:
     host = a_host()
     host.assign(0)

@@ -839,6 +839,21 @@ async def test_rounds_and_workflows_are_not_mixed() -> None:
     ]
 
 
+async def test_tasks_of_two_sources_with_one_id_begin_two_rounds() -> None:
+    world = await a_world()
+    uuid = "019c0c1e-0000-7000-8000-000000000001"
+    await world.give(
+        event(0, id="1", source="/a"),
+        event(1, id="1", source="/b"),
+        event(2, id=uuid),
+        task(3),
+        event(4, round="r"),
+    )
+    one, two, *named = [it.headers["ce_pass"] for it in world.results()]
+    assert len({one, two, "1"}) == 3
+    assert named == [uuid, "tasks.reader/0/3", "r"]
+
+
 async def test_the_result_of_a_join_does_not_depend_on_which_part_came_last() -> None:
     seen = []
     trace = f"00-{'a' * 32}-{'b' * 16}-01"
