@@ -44,6 +44,7 @@ log = structlog.stdlib.get_logger()
 
 MAX_ROOT_INPUT_BYTES = 64 * 1024
 MAX_ERROR_CHARACTERS = 8_000
+COMMIT_SECONDS = 10.0
 # With it and the headers, whose size the envelope bounds, every result up to its limit fits into a record.
 MAX_KEY_BYTES = 32 * 1024
 REMEMBERED_JOINS = 10_000
@@ -223,7 +224,12 @@ class AgentWorker:
         self.runtime.revoke()
         if not await self.runtime.drain(self._drain_seconds):
             log.warning("some runs did not end before their partitions went", agent=self.agent.name)
-        await self._membership.commit_now()
+        try:
+            async with asyncio.timeout(COMMIT_SECONDS):
+                await self._membership.commit_now()
+        except TimeoutError:
+            # Without a broker this would never end, and a stop must. What is not committed comes again.
+            log.warning("finished offsets could not be committed in time", agent=self.agent.name)
 
     async def on_assigned(self, positions: Sequence[Position], epoch: int) -> None:
         """Own exactly these partitions."""

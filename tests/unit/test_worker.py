@@ -1175,6 +1175,13 @@ async def test_stopping_drains_commits_and_cancels_what_is_left() -> None:
     assert (world.results(), world.committed()) == ([], None)
 
 
+async def test_stopping_gives_up_committing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker, "COMMIT_SECONDS", 0)
+    world = await a_world()
+    monkeypatch.setattr(world.membership, "commit_now", asyncio.Event().wait)
+    await world.worker.stop()
+
+
 async def test_stopping_gives_up_publishing() -> None:
     world = await a_world()
     world.producer.refuse = [KafkaTimeoutError()] * 1_000_000
