@@ -77,7 +77,7 @@ def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> N
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-    # A topic just created has no leader for a moment; the client asks again by itself, and says so as an error.
+    # A topic just created has no leader for a moment; the client asks again by itself, with an error each.
     return not (record.name.startswith("aiokafka") and "NotLeaderForPartitionError" in record.getMessage())
 
 
