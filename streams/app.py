@@ -16,7 +16,7 @@ from prometheus_client import make_asgi_app
 from agents import metrics
 from agents.core.errors import ConfigurationError
 from agents.core.llm import chosen_backend
-from agents.core.workflow import Workflow
+from agents.core.workflow import NAME, Workflow
 from streams.artifacts import KafkaArtifacts
 from streams.kafka.admin import ensure_positions, ensure_topics
 from streams.kafka.private_access import producer_of
@@ -56,6 +56,11 @@ class AgentApp(AsgiFastStream):
                 " AgentApp(..., name='...')"
             )
         self.name = name or workflows[0].name
+        if not NAME.fullmatch(self.name):
+            raise ConfigurationError(
+                f"application name {self.name!r} cannot name a consumer group: use lower-case letters, digits,"
+                " '.', '_' and '-', at most 63 in all"
+            )
         self.settings = settings or Settings()
         self.topics = Topics(self.settings.topic_prefix)
         servers = self.settings.servers
@@ -205,8 +210,8 @@ class AgentApp(AsgiFastStream):
     def not_ready(self) -> Mapping[str, str]:
         """Say which agents do not work, and why."""
         found = {}
-        for name, (_, subscriber) in self._members.items():
-            if why := subscriber.not_ready():
+        for name, (worker, subscriber) in self._members.items():
+            if why := subscriber.not_ready() or worker.not_ready():
                 found[name] = why
         return found
 

@@ -250,6 +250,11 @@ class AgentWorker:
             if work is not None and (work.record.topic, work.record.partition) not in adopted:
                 self._take_back(key, work)
 
+    def not_ready(self) -> str | None:
+        """Say why results do not get out, or nothing if they do."""
+        problems = {n: outbox.problem for n, outbox in self._outboxes.items() if outbox.problem}
+        return "; ".join(f"{self._results_topic}/{n} is not published: {why}" for n, why in problems.items())
+
     async def stop(self) -> None:
         """Drain, commit, and cancel what is left."""
         await self.on_revoked()

@@ -146,6 +146,7 @@ class Outbox:
         self._acknowledged, self._failed = acknowledged, failed
         self._waiting: deque[Outgoing] = deque()
         self._sender: asyncio.Task[None] | None = None
+        self.problem: str | None = None  # why the last batch did not go through, until one does
 
     def put(self, records: Iterable[Outgoing]) -> None:
         """Take records to send."""
@@ -164,9 +165,11 @@ class Outbox:
                 sent = await self._producer.send_batch(batch, self._topic, partition=self._partition)
                 await sent
             except PublishError as error:
-                self._failed(str(error) or repr(error))
+                self.problem = str(error) or repr(error)
+                self._failed(self.problem)
                 await asyncio.sleep(RETRY_PAUSE)
             else:
+                self.problem = None
                 if not self._waiting:
                     return  # closed meanwhile
                 for _ in numbers:
