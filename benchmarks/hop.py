@@ -2,9 +2,11 @@
 
     python benchmarks/hop.py [--events N] [--rounds N] [--servers HOST:PORT]
 
-Each way runs in a process of its own, rounds are interleaved. CPU is the client process's (user + system),
-divided by events: the number to trust on a shared machine. Wall rates include whatever else the machine does.
-The delivery of each way stands beside it, since a figure at most once is not comparable to one at least once.
+Each way runs in a process of its own on uvloop, as `callboard run` does; rounds are interleaved. CPU is the
+client process's (user + system), divided by events: the number to trust on a shared machine. What a process
+takes for one event, start and stop included, is told apart and taken off. Wall rates include that, and
+whatever else the machine does. The delivery of each way stands beside it, since a figure at most once is not
+comparable to one at least once.
 """
 
 import argparse
@@ -18,7 +20,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
+
+import uvloop
 
 PARTITIONS = 6
 PAYLOAD = {"input": {"order": 4711, "note": "x" * 200, "lines": [{"sku": "A-1", "quantity": 2}] * 4}}
@@ -28,6 +32,30 @@ WAYS = {
     "faststream-batch": ("FastStream: batch handler on raw records", "at least once"),
     "faststream": ("FastStream: default handler and @publisher", "at most once"),
 }
+Runs = dict[str, list[dict[str, float]]]
+
+
+class Hop(NamedTuple):
+    """What one way runs on."""
+
+    servers: str
+    prefix: str
+    events: int
+
+    @property
+    def source(self) -> str:
+        """Where the events are."""
+        return f"{self.prefix}tasks.noop"
+
+    @property
+    def target(self) -> str:
+        """Where they go."""
+        return f"{self.prefix}results.noop"
+
+    @property
+    def topics(self) -> list[str]:
+        """Everything that is made for it."""
+        return [self.source, self.target, f"{self.prefix}artifacts.noop"]
 
 
 def main() -> None:
@@ -35,7 +63,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--events", type=int, default=60_000)
+    parser.add_argument("--events", type=int, default=100_000)
     parser.add_argument("--slow-events", type=int, default=6_000, help="for FastStream one by one")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--servers", help="an existing Kafka; default: the local one")
@@ -43,16 +71,20 @@ def main() -> None:
     parser.add_argument("--round", default="0", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.way:
-        print(json.dumps(asyncio.run(one(options.way, options.servers, options.events, options.round))))
+        hop = Hop(options.servers, f"bench-{options.way}-{options.round}.", options.events)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            print(json.dumps(runner.run(one(options.way, hop))))
         return
     servers = options.servers or local()
-    runs: dict[str, list[dict[str, float]]] = {way: [] for way in WAYS}
+    starts: Runs = {way: [] for way in WAYS}
+    runs: Runs = {way: [] for way in WAYS}
     for number in range(options.rounds):
         for way in WAYS:
             events = options.slow_events if way == "faststream" else options.events
+            starts[way].append(child(way, servers, 1, f"{os.getpid()}-{number}-start"))
             runs[way].append(child(way, servers, events, f"{os.getpid()}-{number}"))
-            print(f"round {number + 1} {way}: {runs[way][-1]}", file=sys.stderr)
-    report(runs, options)
+            print(f"round {number + 1} {way}: {starts[way][-1]} {runs[way][-1]}", file=sys.stderr)
+    report(starts, runs, options)
 
 
 def local() -> str:
@@ -66,7 +98,7 @@ def local() -> str:
 
 def child(way: str, servers: str, events: int, number: str) -> dict[str, float]:
     """Run one way in a process of its own."""
-    done = subprocess.run(  # noqa: S603 (this very file)
+    done = subprocess.run(
         [
             sys.executable,
             __file__,
@@ -88,63 +120,67 @@ def child(way: str, servers: str, events: int, number: str) -> dict[str, float]:
     return measured
 
 
-async def one(way: str, servers: str, events: int, number: str) -> dict[str, float]:
-    """Publish the events, run one way over them, check that each came out once, and give rate and CPU."""
-    prefix = f"bench-{way}-{number}."
-    source, target = f"{prefix}tasks.noop", f"{prefix}results.noop"
+async def one(way: str, hop: Hop) -> dict[str, float]:
+    """Publish the events, run one way over them, check that each came out once, and give seconds and CPU."""
+    from aiokafka.admin import AIOKafkaAdminClient
+
     from streams.kafka.admin import ensure_topics
 
-    await ensure_topics(
-        servers, [source, target, f"{prefix}artifacts.noop"], partitions=PARTITIONS, replication=1
-    )
-    await fill(servers, source, events)
-    run = {
+    ways = {
         "raw": raw,
         "callboard": callboard,
         "faststream-batch": faststream_batch,
         "faststream": faststream,
-    }[way]
-    wall, cpu = await run(servers, prefix, source, target, events)
-    seen = await count(servers, target)
-    if seen != events:
-        raise SystemExit(f"{way}: {events} events in, {seen} out: no figure")
-    return {"rate": events / wall, "cpu_us": cpu / events * 1e6}
+    }
+    await ensure_topics(hop.servers, hop.topics, partitions=PARTITIONS, replication=1)
+    try:
+        await fill(hop)
+        wall, cpu = await ways[way](hop)
+        seen = await count(hop)
+    finally:
+        admin = AIOKafkaAdminClient(bootstrap_servers=hop.servers)
+        await admin.start()
+        await admin.delete_topics(hop.topics)
+        await admin.close()
+    if seen != hop.events:
+        raise SystemExit(f"{way}: {hop.events} events in, {seen} out: no figure")
+    return {"events": hop.events, "seconds": wall, "cpu": cpu}
 
 
-async def fill(servers: str, topic: str, events: int) -> None:
+async def fill(hop: Hop) -> None:
     """Publish task events over 1,000 keys."""
     from streams.envelope import TASK, Envelope, encode, task_id
     from streams.kafka.publisher import OwnPublisher, partition_for
 
     value = json.dumps(PAYLOAD).encode()
-    async with OwnPublisher(servers) as publisher:
+    async with OwnPublisher(hop.servers) as publisher:
         sent = []
-        for number in range(events):
+        for number in range(hop.events):
             key = f"key-{number % 1000}".encode()
             identity = task_id()
             headers = encode(
                 Envelope(id=identity, source="/bench", type=TASK, workflow_id=identity, round=identity)
             )
             partition = partition_for(key, PARTITIONS)
-            sent.append(await publisher.send(topic, partition, key=key, value=value, headers=headers))
+            sent.append(await publisher.send(hop.source, partition, key=key, value=value, headers=headers))
         await asyncio.gather(*sent)
 
 
-async def count(servers: str, topic: str) -> int:
-    """Count a topic's records."""
+async def count(hop: Hop) -> int:
+    """Count the records that came out."""
     from streams.kafka.reader import Reader
 
-    async with Reader(servers) as reader:
-        return sum((await reader.end_offsets(await reader.partitions([topic]))).values())
+    async with Reader(hop.servers) as reader:
+        return sum((await reader.end_offsets(await reader.partitions([hop.target]))).values())
 
 
-async def until(servers: str, topic: str, events: int) -> None:
-    """Wait until a topic has so many records; asks the broker ten times a second."""
+async def until_done(hop: Hop) -> None:
+    """Wait until all records came out; asks the broker ten times a second."""
     from streams.kafka.reader import Reader
 
-    async with Reader(servers) as reader:
-        places = await reader.partitions([topic])
-        while sum((await reader.end_offsets(places)).values()) < events:
+    async with Reader(hop.servers) as reader:
+        places = await reader.partitions([hop.target])
+        while sum((await reader.end_offsets(places)).values()) < hop.events:
             await asyncio.sleep(0.1)
 
 
@@ -166,33 +202,37 @@ def cpu() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-async def raw(servers: str, prefix: str, source: str, target: str, events: int) -> tuple[float, float]:
+async def raw(hop: Hop) -> tuple[float, float]:
     """The least a correct loop can do."""
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
     from streams.kafka.publisher import PRODUCER_OPTIONS
 
     consumer = AIOKafkaConsumer(
-        source,
-        bootstrap_servers=servers,
-        group_id=f"{prefix}raw",
+        hop.source,
+        bootstrap_servers=hop.servers,
+        group_id=f"{hop.prefix}raw",
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
-    producer = AIOKafkaProducer(bootstrap_servers=servers, **PRODUCER_OPTIONS)
+    producer = AIOKafkaProducer(bootstrap_servers=hop.servers, **PRODUCER_OPTIONS)
     await producer.start()
     meter = Meter()
     meter.start()
     await consumer.start()
     done = 0
-    while done < events:
+    while done < hop.events:
         batches = await consumer.getmany(timeout_ms=10, max_records=500)
         sent = []
         for tp, records in batches.items():
             for record in records:
                 sent.append(  # noqa: PERF401 (a comprehension cannot await in order)
                     await producer.send(
-                        target, record.value, record.key, partition=tp.partition, headers=list(record.headers)
+                        hop.target,
+                        record.value,
+                        record.key,
+                        partition=tp.partition,
+                        headers=list(record.headers),
                     )
                 )
         if sent:
@@ -205,7 +245,7 @@ async def raw(servers: str, prefix: str, source: str, target: str, events: int) 
     return measured
 
 
-async def callboard(servers: str, prefix: str, source: str, target: str, events: int) -> tuple[float, float]:
+async def callboard(hop: Hop) -> tuple[float, float]:
     """The product as a user runs it."""
     from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Workflow
     from streams import AgentApp
@@ -218,19 +258,17 @@ async def callboard(servers: str, prefix: str, source: str, target: str, events:
             """Give the input back."""
             return AgentResult(status=AgentStatus.COMPLETED, output=input_data)
 
-    workflow = Workflow(f"{prefix}app".strip("."))
+    workflow = Workflow(f"{hop.prefix}app".strip("."))
     workflow.step(Noop(AgentConfig(name="noop", concurrency=200)))
-    app = AgentApp(workflow, settings=Settings(bootstrap_servers=servers, topic_prefix=prefix))
+    app = AgentApp(workflow, settings=Settings(bootstrap_servers=hop.servers, topic_prefix=hop.prefix))
     meter = Meter()
     meter.start()
     async with app.start_lifespan_context():
-        await until(servers, target, events)
+        await until_done(hop)
     return meter.stop()
 
 
-async def faststream_batch(
-    servers: str, prefix: str, source: str, target: str, events: int
-) -> tuple[float, float]:
+async def faststream_batch(hop: Hop) -> tuple[float, float]:
     """FastStream at its best: raw records in batches, pipelined, committed per batch."""
     from faststream import AckPolicy, FastStream
     from faststream.kafka import KafkaBroker, KafkaMessage
@@ -238,7 +276,7 @@ async def faststream_batch(
     from streams.kafka.private_access import producer_of
     from streams.kafka.publisher import PRODUCER_OPTIONS
 
-    broker = KafkaBroker(servers, logger=None, apply_types=False, **PRODUCER_OPTIONS)
+    broker = KafkaBroker(hop.servers, logger=None, apply_types=False, **PRODUCER_OPTIONS)
 
     async def parse(records: tuple[Any, ...]) -> KafkaMessage:
         return KafkaMessage(
@@ -252,15 +290,17 @@ async def faststream_batch(
         producer = producer_of(broker)
         await asyncio.gather(
             *[
-                await producer.send(target, r.value, r.key, partition=r.partition, headers=list(r.headers))
+                await producer.send(
+                    hop.target, r.value, r.key, partition=r.partition, headers=list(r.headers)
+                )
                 for r in records
             ]
         )
         await handler.consumer.commit()
 
     handler = broker.subscriber(
-        source,
-        group_id=f"{prefix}fsb",
+        hop.source,
+        group_id=f"{hop.prefix}fsb",
         batch=True,
         batch_timeout_ms=10,
         max_records=500,
@@ -275,20 +315,20 @@ async def faststream_batch(
     meter = Meter()
     meter.start()
     await app.start()
-    await until(servers, target, events)
+    await until_done(hop)
     await app.stop()
     return meter.stop()
 
 
-async def faststream(servers: str, prefix: str, source: str, target: str, events: int) -> tuple[float, float]:
+async def faststream(hop: Hop) -> tuple[float, float]:
     """FastStream as its documentation begins: one handler, one publisher."""
     from faststream import FastStream
     from faststream.kafka import KafkaBroker
 
-    broker = KafkaBroker(servers, logger=None)
+    broker = KafkaBroker(hop.servers, logger=None)
 
-    @broker.publisher(target)
-    @broker.subscriber(source, group_id=f"{prefix}fs", auto_offset_reset="earliest")
+    @broker.publisher(hop.target)
+    @broker.subscriber(hop.source, group_id=f"{hop.prefix}fs", auto_offset_reset="earliest")
     async def handle(message: dict[str, Any]) -> dict[str, Any]:
         return message
 
@@ -296,29 +336,39 @@ async def faststream(servers: str, prefix: str, source: str, target: str, events
     meter = Meter()
     meter.start()
     await app.start()
-    await until(servers, target, events)
+    await until_done(hop)
     await app.stop()
     return meter.stop()
 
 
-def report(runs: dict[str, list[dict[str, float]]], options: argparse.Namespace) -> None:
+def report(starts: Runs, runs: Runs, options: argparse.Namespace) -> None:
     """Print the table in Markdown."""
-    base = statistics.median(run["cpu_us"] for run in runs["raw"])
+    first = {way: statistics.median(run["cpu"] for run in starts[way]) for way in WAYS}
+    costs = {
+        way: [(run["cpu"] - first[way]) / (run["events"] - 1) * 1e6 for run in runs[way]] for way in WAYS
+    }
+    middle = {way: statistics.median(costs[way]) for way in WAYS}
     print(
-        f"{options.events} events of {len(json.dumps(PAYLOAD))} bytes ({options.slow_events} for FastStream one by"
-        f" one), {PARTITIONS} partitions, {options.rounds} interleaved rounds, Apache Kafka 4.3.1 on the same"
-        f" {os.cpu_count()} cores, Python {platform.python_version()}; medians (min-max)\n"
+        f"{options.events} events of {len(json.dumps(PAYLOAD))} bytes"
+        f" ({options.slow_events} for FastStream one by one), {PARTITIONS} partitions,"
+        f" {options.rounds} interleaved rounds, all ways on uvloop,"
+        f" Python {platform.python_version()}; Apache Kafka 4.3.1 shares the {os.cpu_count()} cores with the"
+        " client; medians (min-max)\n"
     )
     print("| way | delivery | events/s | CPU us per event | x raw |")
     print("|---|---|---|---|---|")
     for way, (title, delivery) in WAYS.items():
-        rates = [run["rate"] for run in runs[way]]
-        costs = [run["cpu_us"] for run in runs[way]]
+        rates = [run["events"] / run["seconds"] for run in runs[way]]
         print(
             f"| {title} | {delivery} | {statistics.median(rates):,.0f} ({min(rates):,.0f}-{max(rates):,.0f})"
-            f" | {statistics.median(costs):.1f} ({min(costs):.1f}-{max(costs):.1f})"
-            f" | {statistics.median(costs) / base:.2f} |"
+            f" | {middle[way]:.1f} ({min(costs[way]):.1f}-{max(costs[way]):.1f})"
+            f" | {middle[way] / middle['raw']:.2f} |"
         )
+    print(
+        f"\nCPU: callboard takes {middle['callboard'] / middle['raw']:.2f} x raw, FastStream one by one"
+        f" {middle['faststream'] / middle['callboard']:.1f} x callboard. Start and stop with one event,"
+        f" in CPU ms: {', '.join(f'{way} {seconds * 1e3:.0f}' for way, seconds in first.items())}."
+    )
 
 
 if __name__ == "__main__":
