@@ -27,6 +27,11 @@ QUIET = (
 )
 
 
+# What a topic or a cluster just made answers for a moment.
+PASSING = ("NotLeaderForPartitionError", "GroupCoordinatorNotAvailableError")
+QUIET_SECONDS = 10.0
+
+
 def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> None:
     """Send every log line of this process through structlog.
 
@@ -65,7 +70,7 @@ def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> N
         final += [structlog.processors.ExceptionRenderer(tracebacks), structlog.processors.JSONRenderer()]
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(foreign_pre_chain=shared, processors=final))
-    handler.addFilter(_is_news)
+    handler.addFilter(_News())
     root = logging.getLogger()
     root.handlers = [handler]
     root.setLevel(level.upper())
@@ -76,9 +81,30 @@ def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> N
         quiet.setLevel(logging.WARNING)
 
 
-def _is_news(record: logging.LogRecord) -> bool:
-    # A topic just created has no leader for a moment; the client asks again by itself, with an error each.
-    return not (record.name.startswith("aiokafka") and "NotLeaderForPartitionError" in record.getMessage())
+class _News(logging.Filter):
+    """Keeps the Kafka client from saying the same thing again and again.
+
+    It tells every failed try of everything it tries again by itself: hundreds of lines a second while a broker
+    restarts. Each kind of line passes once in `QUIET_SECONDS`; what is only a new topic without a leader yet,
+    never.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: dict[tuple[str, str], float] = {}
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is to be written."""
+        if not record.name.startswith("aiokafka"):
+            return True
+        if any(passing in record.getMessage() for passing in PASSING):
+            return False
+        kind = (record.name, str(record.msg))
+        last = self._said.get(kind)
+        if last is not None and record.created - last < QUIET_SECONDS:
+            return False
+        self._said[kind] = record.created
+        return True
 
 
 def _add_task(_logger: Any, _method: str, event: EventDict) -> EventDict:

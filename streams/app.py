@@ -58,8 +58,8 @@ class AgentApp(AsgiFastStream):
         self.name = name or workflows[0].name
         if not NAME.fullmatch(self.name):
             raise ConfigurationError(
-                f"application name {self.name!r} cannot name a consumer group: use lower-case letters, digits,"
-                " '.', '_' and '-', at most 63 in all"
+                f"application name {self.name!r} cannot name a consumer group: use lower-case letters,"
+                " digits, '.', '_' and '-', at most 63 in all"
             )
         self.settings = settings or Settings()
         self.topics = Topics(self.settings.topic_prefix)

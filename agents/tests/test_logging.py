@@ -134,8 +134,13 @@ def test_a_stack_is_told_without_the_values_on_it(
     assert "marigold" not in text
 
 
-def test_a_topic_without_a_leader_yet_is_no_news(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_kafka_client_does_not_say_the_same_again_and_again(capsys: pytest.CaptureFixture[str]) -> None:
     configure_logging(terminal=False)
-    logging.getLogger("aiokafka.consumer.fetcher").error("Failed: %s", "[Error 6] NotLeaderForPartitionError")
-    logging.getLogger("aiokafka.consumer.fetcher").error("Failed: %s", "[Error 29] TopicAuthorizationFailed")
-    assert [line["event"] for line in lines(capsys)] == ["Failed: [Error 29] TopicAuthorizationFailed"]
+    client = logging.getLogger("aiokafka.conn")
+    for moment, text in enumerate(["[Error 6] NotLeaderForPartitionError", "refused", "refused", "refused"]):
+        record = client.makeRecord(client.name, logging.ERROR, "f", 1, "Failed: %s", (text,), None)
+        record.created = 6.0 * moment
+        client.handle(record)
+    logging.getLogger("library").error("said")
+    logging.getLogger("library").error("said")
+    assert [line["event"] for line in lines(capsys)] == ["Failed: refused", "Failed: refused", "said", "said"]
