@@ -84,9 +84,9 @@ def configure_logging(level: str = "INFO", *, terminal: bool | None = None) -> N
 class _News(logging.Filter):
     """Keeps the Kafka client from saying the same thing again and again.
 
-    It tells every failed try of everything it tries again by itself: hundreds of lines a second while a broker
-    restarts. Each kind of line passes once in `QUIET_SECONDS`; what is only a new topic without a leader yet,
-    never.
+    It tells every failed try of everything it tries again by itself: hundreds of lines a second while a
+    broker restarts. Each kind of line passes once in `QUIET_SECONDS`; what is only a new topic without a
+    leader yet, never.
     """
 
     def __init__(self) -> None:

@@ -143,7 +143,7 @@ def test_worker_is_healthy_when_it_is_ready(monkeypatch: pytest.MonkeyPatch, rea
     with HTTPServer(("127.0.0.1", 0), _Worker) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         program = program.replace(f":{option('--port')}/", f":{server.server_port}/")
-        finished = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)  # noqa: S603
+        finished = subprocess.run([sys.executable, "-c", program], check=False, capture_output=True)
         server.shutdown()
     assert finished.returncode == code, finished.stderr.decode()
 
@@ -293,7 +293,7 @@ def compose() -> list[str] | None:
     for command in (["docker", "compose"], ["docker-compose"]):
         if program := shutil.which(command[0]):
             found = [program, *command[1:]]
-            told = subprocess.run([*found, "version", "--short"], check=False, capture_output=True, text=True)  # noqa: S603
+            told = subprocess.run([*found, "version", "--short"], check=False, capture_output=True, text=True)
             if told.returncode == 0 and int(re.findall(r"\d+", told.stdout or "0")[0]) >= 2:
                 return found
     return None
@@ -303,7 +303,7 @@ def test_compose_itself_accepts_the_file() -> None:
     if (client := compose()) is None:
         pytest.skip("no compose client of version 2 or later is installed")
     environment = {name: value for name, value in os.environ.items() if name in {"PATH", "HOME"}}
-    told = subprocess.run(  # noqa: S603
+    told = subprocess.run(
         [*client, "--file", ROOT / "docker-compose.yml", "--profile", "ui", "config", "--format", "json"],
         check=False,
         capture_output=True,
