@@ -126,7 +126,7 @@ class AgentApp(AsgiFastStream):
 
     def _inputs(self, worker: AgentWorker) -> dict[str, list[str]]:
         tasks = [self.topics.tasks(worker.agent.name)]
-        results = [self.topics.results(source) for source in worker.sources]
+        results = [self.topics.results(source) for source in worker.router.sources]
         if self.settings.new_edge == "latest":
             return {"topics": tasks, "late_topics": results}
         return {"topics": tasks + results, "late_topics": []}

@@ -14,7 +14,7 @@ from pydantic import BaseModel, field_serializer
 from agents import metrics
 from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Artifact, Workflow, current_task
 from agents.core.errors import AgentError, ArtifactError, LLMUnavailableError
-from streams import worker
+from streams import router, worker
 from streams.envelope import RESULT, record_digest, result_id, run_id
 from streams.kafka import publisher
 from streams.kafka.publisher import RecordTooLargeError
@@ -861,7 +861,7 @@ async def test_the_result_of_a_join_does_not_depend_on_which_part_came_last() ->
     right = result("right", 0, hops=5, deadline=START + timedelta(hours=1))
     for order in ((left, right), (right, left)):
         world = await a_joiner()
-        world.worker._evidence_only = False
+        world.worker._answers._evidence_only = False
         await world.give(*order)
         headers = world.result().headers
         seen.append({name: it for name, it in headers.items() if name != "ce_time"})
@@ -956,7 +956,7 @@ async def check_join_happens(world: World, *records: FakeRecord) -> None:
     await world.give(*records)
     assert world.result().body["output"] == {"echo": {"left": "L", "right": "R"}}
     assert (world.committed("results.left"), world.committed("results.right")) == (1, 1)
-    assert len(world.worker._joins) == 0
+    assert len(world.worker.router._joins) == 0
     assert {
         name: count for name, count in world.worker.runtime.stats().items() if name in {"held", "running"}
     } == {
@@ -988,7 +988,7 @@ async def test_a_part_whose_partition_went_away_is_forgotten() -> None:
     world = await a_joiner()
     await world.give(LEFT)
     await world.assign(5)
-    assert len(world.worker._joins) == 0
+    assert len(world.worker.router._joins) == 0
     await world.assign(0)
     await check_join_happens(world, RIGHT, LEFT)
 
@@ -1141,8 +1141,8 @@ async def test_a_full_partition_is_paused_and_read_on_later() -> None:
 
 
 async def test_no_more_is_remembered_than_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "REMEMBERED_RUNS", 2)
-    monkeypatch.setattr(worker, "REMEMBERED_JOINS", 2)
+    monkeypatch.setattr(router, "REMEMBERED_RUNS", 2)
+    monkeypatch.setattr(router, "REMEMBERED_JOINS", 2)
     world = await a_joiner()
     for number in range(5):
         await world.give(
@@ -1151,8 +1151,11 @@ async def test_no_more_is_remembered_than_was_said(monkeypatch: pytest.MonkeyPat
             result("right", number, round=f"round {number}"),
         )
     assert len(world.results()) == 10
-    assert (len(world.worker._seen), len(world.worker._fired)) == (2, 2)
-    assert [fired() for fired in world.worker._fired.values()] == [None, None]  # and no record is kept for it
+    assert (len(world.worker.router._seen), len(world.worker.router._fired)) == (2, 2)
+    assert [fired() for fired in world.worker.router._fired.values()] == [
+        None,
+        None,
+    ]  # and no record is kept for it
 
 
 async def test_a_lost_run_counts_as_no_failure() -> None:

@@ -236,7 +236,7 @@ class World:
 
     @property
     def inputs(self) -> list[str]:
-        return [f"tasks.{self.agent.name}", *(f"results.{source}" for source in self.worker.sources)]
+        return [f"tasks.{self.agent.name}", *(f"results.{source}" for source in self.worker.router.sources)]
 
     async def assign(self, *partitions: int, adopt: bool = False, keep: Iterable[str] = ()) -> None:
         """Assign the partitions of all inputs; topics in `keep` are adopted even if the others are not."""

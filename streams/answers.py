@@ -1,0 +1,187 @@
+"""Writes what a run ended with: the result's JSON value and headers, from what the run was given.
+
+Never publishes. Whatever an agent returns or raises, what comes out fits into one record.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from agents.core.base import Agent, AgentResult, AgentStatus, ErrorDetail
+from agents.core.errors import InvalidInputError, ResultTooLargeError
+from agents.core.task import ArtifactReference, Event, Root
+from streams import envelope as envelopes
+from streams.envelope import RESULT, Envelope, Headers, Record
+from streams.payloads import ResultPayload, TaskPayload, write_result
+from streams.topics import MAX_RECORD_BYTES
+from streams.work import NO_SUCCESS, Part, Work, failed, parse
+
+MAX_ROOT_INPUT_BYTES = 64 * 1024
+MAX_ERROR_CHARACTERS = 8_000
+
+
+@dataclass(slots=True)
+class Given:
+    """What came before: decoded once, inherited by the result."""
+
+    input: Any
+    root: Root
+    artifacts: dict[str, ArtifactReference]
+    events: tuple[Event, ...]
+
+
+@dataclass(slots=True)
+class Outcome:
+    """A result, encoded; published as it is however often that takes."""
+
+    value: bytes
+    headers: Headers
+    status: AgentStatus
+    error: ErrorDetail | None
+
+
+class Answers:
+    """The results of one agent.
+
+    Args:
+        app: Name of the application.
+        agent: Whose results these are.
+        evidence_only: The agent asks no model; its results and all that follow from them say so.
+    """
+
+    def __init__(self, *, app: str, agent: Agent, evidence_only: bool) -> None:
+        self._agent = agent
+        self._source = f"/callboard/{app}/{agent.name}"
+        self._evidence_only = evidence_only
+
+    def given(self, work: Work) -> Given:
+        """Decode what a run was given.
+
+        Raises:
+            InvalidInputError: If a record's value is not what its topic holds.
+        """
+        record = work.record
+        if work.parts is not None:
+            parts = work.parts
+            inherited = {a.name: a for part in parts.values() for a in part.payload.artifacts}
+            first = next(iter(parts.values()))
+            return Given(
+                input={name: part.payload.output for name, part in parts.items()},
+                root=first.payload.root
+                or Root(agent=first.agent, id=work.envelope.round or work.envelope.id),
+                artifacts=inherited,
+                events=tuple(_event(p.record) for p in parts.values()),
+            )
+        if work.kind == "invalid":
+            return Given(None, self._unknown_root(work), {}, ())
+        if work.source is None:
+            task = parse(TaskPayload, record)
+            too_large = len(record.value or b"") > MAX_ROOT_INPUT_BYTES
+            root = Root(
+                agent=self._agent.name,
+                id=work.envelope.id,
+                input=None if too_large else task.input,
+                input_omitted=too_large,
+                repository=task.repository,
+            )
+            return Given(task.input, root, {a.name: a for a in task.artifacts}, (_event(record),))
+        result = parse(ResultPayload, record)
+        if work.kind == "run" and failed(result, work.envelope):
+            work.kind = "upstream_failed"
+        return Given(
+            input=result.output,
+            root=result.root or self._unknown_root(work),
+            artifacts={a.name: a for a in result.artifacts},
+            events=(_event(record),),
+        )
+
+    def _unknown_root(self, work: Work) -> Root:
+        return Root(agent=work.source or self._agent.name, id=work.envelope.round or work.envelope.id)
+
+    def encode(self, work: Work, given: Given | None, result: AgentResult[Any]) -> Outcome:
+        """Write a result; one that cannot be written, or is too large, becomes a failure that says so."""
+        if result.error is not None:
+            result = result.model_copy(update={"error": _printable(result.error)})
+        try:
+            value = self._written(work, given, result)
+        except ValueError as error:
+            failure = InvalidInputError(
+                f"the output of {self._agent.name} cannot be written as JSON: {error}"
+            )
+            result = AgentResult.failed(failure)
+            value = self._written(work, given, result)
+        if len(value) > MAX_RECORD_BYTES:
+            large = ResultTooLargeError(
+                f"the result of {self._agent.name} has {len(value)} bytes, a record at most"
+                f" {MAX_RECORD_BYTES}; put the bulk into an artifact: AgentResult(artifacts=[Artifact(...)])"
+            )
+            root = given.root if given is not None else self._unknown_root(work)
+            slim = Given(None, root.model_copy(update={"input": None, "input_omitted": True}), {}, ())
+            result = AgentResult.failed(large)
+            value = self._written(work, slim, result)
+        return Outcome(value, self._headers(work, result.status), result.status, result.error)
+
+    def _written(self, work: Work, given: Given | None, result: AgentResult[Any]) -> bytes:
+        workflow = work.workflow
+        return write_result(
+            agent=self._agent.name,
+            agent_version=self._agent.config.version,
+            status=result.status,
+            output=result.output,
+            verdict=result.verdict,
+            error=result.error,
+            artifacts=list(given.artifacts.values()) if given is not None else [],
+            usage=work.usage,
+            attempts=0 if work.begun is None else 1,
+            started_at=work.begun,
+            finished_at=envelopes.now(),
+            run=work.run,
+            root=given.root if given is not None else self._unknown_root(work),
+            followers=workflow.followers.get(self._agent.name, ()) if workflow is not None else (),
+        )
+
+    def _headers(self, work: Work, status: AgentStatus) -> Headers:
+        given = work.envelope
+        answered: list[Work | Part] = [*work.parts.values()] if work.parts else [work]
+        return envelopes.encode(
+            Envelope(
+                id=envelopes.result_id(work.run),
+                source=self._source,
+                type=RESULT,
+                workflow_id=given.workflow_id,
+                workflow=given.workflow,
+                round=given.round,
+                status=status.value,
+                deadline=given.deadline,
+                hops=None if given.hops is None else max(0, given.hops - 1),
+                llm="off" if self._evidence_only else given.llm,
+                traceparent=envelopes.next_traceparent(given.traceparent, work.run),
+                tracestate=given.tracestate,
+            ),
+            causes=[(it.envelope.id, envelopes.record_digest(it.record)) for it in answered],
+        )
+
+
+def why_upstream_failed(work: Work) -> str:
+    """Say which of the agents before failed, and why."""
+    if work.parts is None:
+        results = {work.source: (parse(ResultPayload, work.record), work.envelope)}
+    else:
+        results = {name: (part.payload, part.envelope) for name, part in work.parts.items()}
+    return "; ".join(
+        f"{name} {payload.status if payload.status in NO_SUCCESS else envelope.status}:"
+        f" {payload.error.message if payload.error else 'no reason given'}"
+        for name, (payload, envelope) in results.items()
+        if failed(payload, envelope)
+    )
+
+
+def _event(record: Record) -> Event:
+    return Event(
+        record.topic, record.partition, record.offset, record.key, tuple(record.headers), record.value
+    )
+
+
+def _printable(error: ErrorDetail) -> ErrorDetail:
+    """Make an error fit for JSON and for a record: users' exceptions may say anything, at any length."""
+    message = error.message[:MAX_ERROR_CHARACTERS].encode(errors="backslashreplace").decode()
+    return error.model_copy(update={"message": message})

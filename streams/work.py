@@ -1,0 +1,85 @@
+"""What one record (or one complete join) means for an agent, and what it was given with it.
+
+Values that the router makes, the runtime carries around and the answers are written from.
+"""
+
+from dataclasses import dataclass, field
+from typing import Literal, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from agents.core.base import AgentStatus
+from agents.core.errors import AgentError, InvalidInputError
+from agents.core.task import Usage
+from agents.core.workflow import Workflow
+from streams.envelope import Envelope, Record, place
+from streams.joins import Key
+from streams.payloads import ResultPayload, TaskPayload
+from streams.topics import MAX_RECORD_BYTES
+
+P = TypeVar("P", TaskPayload, ResultPayload)
+
+NO_SUCCESS = frozenset({AgentStatus.FAILED, AgentStatus.CANCELED})
+
+Kind = Literal["run", "upstream_failed", "refused", "invalid", "skip"]
+
+
+@dataclass(slots=True, weakref_slot=True, eq=False)
+class Work:
+    """What one record (or one complete join) means for this agent."""
+
+    kind: Kind
+    record: Record
+    envelope: Envelope
+    run: str = ""
+    workflow: Workflow | None = None
+    source: str | None = None
+    error: AgentError | None = None
+    parts: "dict[str, Part] | None" = None
+    begun: str | None = None
+    usage: Usage = field(default_factory=Usage)
+
+
+@dataclass(slots=True)
+class Part:
+    """One agent's result that waits in a join."""
+
+    key: Key
+    agent: str
+    record: Record
+    envelope: Envelope
+    payload: ResultPayload
+    awaited: frozenset[str]
+    number: int = 0
+
+
+def parse(kind: type[P], record: Record) -> P:
+    """Read a record's value.
+
+    Raises:
+        InvalidInputError: If it is null, too large, no JSON or not of this type.
+    """
+    if record.value is None:
+        raise InvalidInputError(f"{place(record)}: the value is null; a {_title(kind)} is a JSON object")
+    if len(record.value) > MAX_RECORD_BYTES:
+        raise InvalidInputError(
+            f"{place(record)}: the value has {len(record.value)} bytes, at most {MAX_RECORD_BYTES} are taken;"
+            " put the bulk into an artifact"
+        )
+    try:
+        return kind.model_validate_json(record.value)
+    except ValidationError as error:
+        problems = "; ".join(
+            f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}"
+            for problem in error.errors(include_url=False, include_input=False)
+        )
+        raise InvalidInputError(f"{place(record)}: no valid {_title(kind)}: {problems}") from None
+
+
+def failed(payload: ResultPayload, envelope: Envelope) -> bool:
+    """Tell whether a result is a failure; where header and payload differ, the failure counts."""
+    return payload.status in NO_SUCCESS or envelope.status in NO_SUCCESS
+
+
+def _title(kind: type[BaseModel]) -> str:
+    return str(kind.model_config.get("title", kind.__name__))
