@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.core.base import Agent, AgentResult, AgentStatus, ErrorDetail
-from agents.core.errors import InvalidInputError, ResultTooLargeError
+from agents.core.errors import InvalidOutputError, ResultTooLargeError
 from agents.core.task import ArtifactReference, Event, Root
 from streams import envelope as envelopes
 from streams.envelope import RESULT, Envelope, Headers, Record
@@ -104,7 +104,7 @@ class Answers:
         try:
             value = self._written(work, given, result)
         except ValueError as error:
-            failure = InvalidInputError(
+            failure = InvalidOutputError(
                 f"the output of {self._agent.name} cannot be written as JSON: {error}"
             )
             result = AgentResult.failed(failure)

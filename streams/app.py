@@ -29,6 +29,8 @@ from streams.worker import AgentWorker
 
 log = structlog.stdlib.get_logger()
 
+PATIENCE_SECONDS = 2.0
+
 
 class AgentApp(AsgiFastStream):
     """Agents of one or more workflows as an ASGI FastStream application.
@@ -92,10 +94,12 @@ class AgentApp(AsgiFastStream):
             )
             self._members[agent_name] = worker, subscriber
         self._sampler: asyncio.Task[None] | None = None
+        self._patience: asyncio.Task[None] | None = None
         super().__init__(
             kafka,
             logger=None,
             asgi_routes=[
+                ("/", _index),
                 ("/healthz", _healthz),
                 ("/readyz", self._readyz_route()),
                 ("/metrics", make_asgi_app(metrics.REGISTRY)),
@@ -152,6 +156,7 @@ class AgentApp(AsgiFastStream):
                 for inputs in [self._inputs(worker)]
             )
         )
+        self._patience = asyncio.get_running_loop().create_task(self._say_why_it_takes_time())
         await self.kafka.connect()
         publisher = Publisher(producer_of(self.kafka))
         for worker, subscriber in self._members.values():
@@ -167,9 +172,20 @@ class AgentApp(AsgiFastStream):
         self._sampler = asyncio.get_running_loop().create_task(self._sample())
         log.info("ready", app=self.name, agents=list(self._members), servers=self.settings.servers)
 
+    async def _say_why_it_takes_time(self) -> None:
+        await asyncio.sleep(PATIENCE_SECONDS)
+        if waiting := [name for name, (_, subscriber) in self._members.items() if not subscriber.owned]:
+            log.info(
+                "waiting for Kafka to hand over partitions; a worker that was killed keeps its own until its"
+                " session ends",
+                agents=waiting,
+                seconds=self.settings.session_timeout_ms / 1000,
+            )
+
     async def _stop(self) -> None:
-        if self._sampler is not None:
-            self._sampler.cancel()
+        for task in (self._sampler, self._patience):
+            if task is not None:
+                task.cancel()
         log.info("stopping: letting runs end", app=self.name, seconds=self.settings.drain_seconds)
         await asyncio.gather(*(worker.stop() for worker, _ in self._members.values()))
 
@@ -223,6 +239,12 @@ class _Broker(KafkaBroker):
         await self.connect()
         await asyncio.gather(*(subscriber.start() for subscriber in self.subscribers))
         self.running = True
+
+
+@get
+async def _index(_scope: Any) -> AsgiResponse:
+    """Say what there is."""
+    return AsgiResponse(b"/healthz /readyz /metrics /asyncapi /asyncapi.json\n", status_code=200)
 
 
 @get

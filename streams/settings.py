@@ -35,7 +35,7 @@ class Settings(BaseSettings):
     )
     drain_seconds: float = Field(default=20.0, ge=0, le=3600, description="what runs get to end at shutdown")
     session_timeout_ms: int = Field(
-        default=45_000, ge=1_000, description="after which a dead worker is replaced"
+        default=10_000, ge=1_000, description="after which a dead worker is replaced"
     )
 
     @field_validator("bootstrap_servers")

@@ -9,13 +9,20 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
+from inspect import isawaitable
 from typing import Any, Protocol
 
 import structlog
 
 from agents import metrics
 from agents.core.base import Agent, AgentResult, AgentStatus
-from agents.core.errors import AgentError, DeadlineExceededError, UpstreamFailedError, all_errors
+from agents.core.errors import (
+    AgentError,
+    DeadlineExceededError,
+    InvalidOutputError,
+    UpstreamFailedError,
+    all_errors,
+)
 from agents.core.llm import chosen_backend
 from agents.core.runtime import Assignment, Offer, Runtime
 from agents.core.task import ArtifactStore, Task, set_current_task
@@ -290,12 +297,19 @@ class AgentWorker:
             )
         )
         try:
-            result: object = await self.agent.execute(self.agent.parse_input(given.input))
+            running: object = self.agent.execute(self.agent.parse_input(given.input))
+            if not isawaitable(running):
+                return AgentResult.failed(
+                    InvalidOutputError(
+                        f"{type(self.agent).__name__}.execute is no coroutine: write `async def execute`"
+                    )
+                )
+            result: object = await running
         except AgentError as error:
             return AgentResult.failed(error)
         except asyncio.CancelledError as error:
-            running = asyncio.current_task()
-            if running is None or running.cancelling():
+            this = asyncio.current_task()
+            if this is None or this.cancelling():
                 raise
             return AgentResult.failed(error)  # nobody canceled this run: the agent raised it by itself
         except (Exception, SystemExit) as error:
@@ -304,7 +318,7 @@ class AgentWorker:
             return AgentResult.failed(error)
         if not isinstance(result, AgentResult):
             return AgentResult.failed(
-                TypeError(
+                InvalidOutputError(
                     f"{type(self.agent).__name__}.execute returned {type(result).__name__},"
                     " not an AgentResult"
                 )

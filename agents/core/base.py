@@ -152,6 +152,8 @@ class Agent(ABC, Generic[InputT, OutputT]):
                 f"{'.'.join(map(str, problem['loc'])) or 'input'}: {problem['msg']}"
                 for problem in error.errors(include_url=False)
             )
+            if isinstance(value, str) and value.lstrip()[:1] in {"{", "["}:
+                problems += "; it is text that looks like JSON: publish it as JSON (`--input-json`)"
             raise InvalidInputError(f"the input of agent {self.name!r} is not valid: {problems}") from None
 
     @property

@@ -9,6 +9,7 @@ AgentError
 ├── DeadlineExceededError   the event's deadline or the agent's time limit passed
 ├── UpstreamFailedError     an agent this one follows failed
 ├── HopsExhaustedError      the event went through more agents than its publisher allowed
+├── InvalidOutputError      what an agent gave back is no result, or has no form in JSON
 ├── ResultTooLargeError     the result does not fit into one record
 └── LLMError
     ├── LLMOffError         no model is to be asked (evidence mode)
@@ -77,6 +78,12 @@ class HopsExhaustedError(AgentError):
     """The event went through as many agents as its publisher allowed."""
 
     type = "hops_exhausted"
+
+
+class InvalidOutputError(AgentError):
+    """What an agent gave back is no result, or has no form in JSON."""
+
+    type = "invalid_output"
 
 
 class ResultTooLargeError(AgentError):

@@ -236,3 +236,12 @@ def test_an_agents_own_choice_of_backend_wins(monkeypatch: pytest.MonkeyPatch) -
 
 def test_an_agent_without_a_prompt_has_an_empty_one() -> None:
     assert Echo().system_prompt == ""
+
+
+@pytest.mark.parametrize(
+    ("value", "hinted"), [('{"number": 1}', True), (" [1]", True), ("one", False), (1, False)]
+)
+def test_text_that_looks_like_json_is_pointed_out(value: Any, *, hinted: bool) -> None:
+    with pytest.raises(InvalidInputError) as raised:
+        TicketAgent().parse_input(value)
+    assert ("--input-json" in str(raised.value)) is hinted

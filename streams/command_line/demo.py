@@ -245,10 +245,14 @@ def _show(history: History) -> None:
     say("\nWhat happened:\n")
     print_tree(console, history)
     workflow = history.workflow_id
+    made = {artifact.name for leaf in history.leaves for artifact in leaf.artifacts}
+    artifact = "patch" if "patch" in made else "report.md"
+    # `make demo` runs in the environment it made; the shell it was typed into knows nothing of that.
+    shell = "" if os.environ.get("VIRTUAL_ENV") else " (source .venv/bin/activate first)"
     say(
         f"""
-Try next:
-    callboard show {workflow} --artifact patch
+Try next{shell}:
+    callboard show {workflow} --artifact {artifact}
     callboard replay --workflow {workflow}
     callboard run {APPLICATION} --llm off    and in another terminal:
     callboard publish {AGENT} 'Improve this' --repository PATH --wait

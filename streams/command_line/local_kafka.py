@@ -112,4 +112,8 @@ def _show(status: BrokerStatus, *, json: bool) -> None:
         "foreign": f"a Kafka that was not started from here answers at {status.bootstrap_servers}",
         "stopped": f"Kafka is stopped (at {status.bootstrap_servers}{process})",
     }
-    write(f"{words[status.state]}; records in {status.data}")
+    write(
+        words[status.state]
+        if status.state == "foreign"
+        else f"{words[status.state]}; records in {status.data}"
+    )

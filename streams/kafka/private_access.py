@@ -20,6 +20,11 @@ def generation_of(consumer: AIOKafkaConsumer) -> int:
     return int(consumer._coordinator.generation)  # noqa: SLF001 (module's purpose)
 
 
+def coordinator_answers(consumer: AIOKafkaConsumer) -> bool:
+    """Tell whether the group's coordinator is known; the client forgets it once a heartbeat fails."""
+    return consumer._coordinator.coordinator_id is not None  # noqa: SLF001 (module's purpose)
+
+
 async def learn_leaders(consumer: AIOKafkaConsumer, topics: Iterable[str]) -> None:
     """Let the consumer learn where the partitions of `topics` are, all at once."""
     client = consumer._client  # noqa: SLF001 (module's purpose)

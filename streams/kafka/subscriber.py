@@ -20,7 +20,7 @@ from faststream.kafka.schemas import Topic
 
 from streams.envelope import Record
 from streams.kafka.admin import initial_offsets
-from streams.kafka.private_access import generation_of
+from streams.kafka.private_access import coordinator_answers, generation_of
 
 log = structlog.stdlib.get_logger()
 
@@ -142,6 +142,8 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             return "not started"
         if not self._owned:
             return "no partitions assigned"
+        if not coordinator_answers(self._subscriber.consumer):
+            return "Kafka does not answer"
         if self.out_of_range:
             return "; ".join(f"{place}: {why}" for place, why in self.out_of_range.items())
         if not any(not task.done() for task in self._subscriber.tasks):

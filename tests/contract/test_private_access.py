@@ -19,7 +19,12 @@ from faststream.kafka.publisher.state import RealProducer
 from packaging.requirements import Requirement
 
 from streams.kafka import private_access
-from streams.kafka.private_access import generation_of, learn_leaders, producer_of
+from streams.kafka.private_access import (
+    coordinator_answers,
+    generation_of,
+    learn_leaders,
+    producer_of,
+)
 
 ROOT = Path(private_access.__file__).parents[2]
 
@@ -89,6 +94,10 @@ async def test_the_generation_of_a_consumer(consumer: AIOKafkaConsumer) -> None:
     assert generation_of(consumer) == -1
     coordinator.generation = 7
     assert generation_of(consumer) == 7
+    coordinator.coordinator_id = 1
+    assert coordinator_answers(consumer)
+    coordinator.coordinator_dead()
+    assert not coordinator_answers(consumer)
     coordinator._coordination_task.cancel()
     await asyncio.gather(coordinator._coordination_task, return_exceptions=True)
 

@@ -41,6 +41,14 @@ def test_every_setting_is_there_and_no_other() -> None:
     }
 
 
+def test_numbers_among_the_defaults_are_so() -> None:
+    table = README.split("## Settings")[1].split("##")[0]
+    for name, field in Settings.model_fields.items():
+        if isinstance(field.default, int | float) and not isinstance(field.default, bool):
+            row = next(line for line in table.splitlines() if f"CALLBOARD_{name.upper()}`" in line)
+            assert re.search(rf"\b{field.default:g}\b", row), row
+
+
 def test_every_command_and_exit_code_is_there() -> None:
     helped = subprocess.run([*CALLBOARD, "--help"], capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"^  (\w+)  +[A-Z]", helped.split("Commands:")[1], flags=re.MULTILINE)

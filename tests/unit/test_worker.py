@@ -471,6 +471,19 @@ async def test_an_agent_that_cancels_itself_only_fails() -> None:
     assert world.committed() == 1
 
 
+async def test_an_execute_that_is_no_coroutine_is_a_failure_that_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await a_world()
+    done = AgentResult[Any](status=AgentStatus.COMPLETED)
+    monkeypatch.setattr(world.agent, "execute", lambda _: done)
+    await world.give(task(0))
+    assert world.failure() == (
+        "invalid_output",
+        "Worker.execute is no coroutine: write `async def execute`",
+    )
+
+
 @pytest.mark.parametrize("value", ["text", None, 3, {"status": "completed"}])
 async def test_what_is_no_agent_result_is_a_failure_that_says_so(value: Any) -> None:
     world = await a_world()
@@ -478,7 +491,7 @@ async def test_what_is_no_agent_result_is_a_failure_that_says_so(value: Any) -> 
     await world.give(task(0))
     kind, message = world.failure()
     assert (kind, message) == (
-        "TypeError",
+        "invalid_output",
         f"Worker.execute returned {type(value).__name__}, not an AgentResult",
     )
 
@@ -535,7 +548,7 @@ async def test_an_output_that_is_no_json_fails_and_frees_its_slot(output: Any) -
     await world.give(task(0), task(1))
     failed, good = world.results()
     kind, message = failed.error
-    assert (kind, "cannot be written as JSON" in message) == ("invalid_input", True)
+    assert (kind, "cannot be written as JSON" in message) == ("invalid_output", True)
     assert (good.body["output"], world.committed()) == ("fine", 2)
 
 
