@@ -18,7 +18,7 @@ check: build ## everything that needs no Kafka and is no test of Python
 	cd rust-agents && cargo fmt --check && cargo clippy --all-targets --quiet -- -D warnings && cargo test --quiet
 
 bench: build ## one hop beside the raw client and FastStream
-	python benchmarks/hop.py | tee benchmarks/RESULTS.md
+	python benchmarks/hop.py
 
 schemas: build ## write schemas/ anew from the types
 	python -m streams.schemas --write schemas
