@@ -37,6 +37,21 @@ class Result:
     payload: ResultPayload
 
 
+@dataclass(frozen=True)
+class Worker:
+    """One worker's process and what it logs."""
+
+    process: "subprocess.Popen[bytes]"
+    log: Path
+
+    async def joined(self) -> None:
+        """Wait until the worker owns partitions for each of its agents."""
+        async with asyncio.timeout(LIMIT):
+            while self.log.read_text(errors="replace").count('"partitions assigned"') < len(AGENTS):
+                assert self.process.poll() is None
+                await asyncio.sleep(0.05)
+
+
 class Deployment:
     """One application under a topic prefix of its own."""
 
@@ -56,7 +71,7 @@ class Deployment:
         }
 
     @contextmanager
-    def worker(self) -> Iterator["subprocess.Popen[bytes]"]:
+    def worker(self) -> Iterator[Worker]:
         """Run a worker; it is killed on leaving, unless it ended before."""
         log = self._logs / f"{self.name}-{uuid.uuid4().hex[:4]}.log"
         with log.open("wb") as output:
@@ -68,7 +83,7 @@ class Deployment:
                 stderr=output,
             )
             try:
-                yield process
+                yield Worker(process, log)
             finally:
                 process.kill()
                 process.wait()

@@ -72,4 +72,4 @@ async def test_bad_records_end_as_failed_results(kafka: str, tmp_path: Path) -> 
         assert announced > len(BAD) // 2
         assert len(await deployment.results("documentation", announced)) == announced
         assert await deployment.uncommitted() == {}
-        assert worker.poll() is None
+        assert worker.process.poll() is None

@@ -47,7 +47,7 @@ async def test_200_tasks_over_20_keys(kafka: str, tmp_path: Path) -> None:
         assert all(result.payload.status is AgentStatus.COMPLETED for result in final)
         assert sorted(result.payload.output["testing"] for result in final) == INPUTS
         assert await deployment.uncommitted() == {}
-        assert await deployment.stop(worker) == 0
+        assert await deployment.stop(worker.process) == 0
 
 
 async def test_a_failure_flows_to_every_leaf(kafka: str, tmp_path: Path) -> None:
@@ -65,13 +65,19 @@ async def test_a_failure_flows_to_every_leaf(kafka: str, tmp_path: Path) -> None
         assert await deployment.uncommitted() == {}
 
 
+async def publish_half(deployment: Deployment, half: int) -> None:
+    """Publish the first or the second hundred: what is "half-way" must not depend on anyone's speed."""
+    begin = half * TASKS // 2
+    await deployment.publish(INPUTS[begin : begin + TASKS // 2], lambda number: key_of(begin + number))
+
+
 async def test_a_worker_that_stops_half_way_loses_and_repeats_nothing(kafka: str, tmp_path: Path) -> None:
     deployment = Deployment(kafka, tmp_path, seconds=0.02)
     with deployment.worker() as first:
-        await deployment.publish(INPUTS, key_of)
+        await publish_half(deployment, 0)
         await deployment.results("documentation", TASKS // 4)
-        assert await deployment.stop(first) == 0
-    assert len(await deployment.all_results("documentation")) < TASKS
+        assert await deployment.stop(first.process) == 0
+    await publish_half(deployment, 1)
     with deployment.worker():
         await deployment.results("documentation", TASKS)
         for agent in AGENTS:
@@ -84,9 +90,10 @@ async def test_a_worker_that_stops_half_way_loses_and_repeats_nothing(kafka: str
 async def test_a_worker_that_is_killed_half_way_loses_nothing(kafka: str, tmp_path: Path) -> None:
     deployment = Deployment(kafka, tmp_path, seconds=0.02)
     with deployment.worker() as first:
-        await deployment.publish(INPUTS, key_of)
+        await publish_half(deployment, 0)
         await deployment.results("documentation", TASKS // 4)
-        first.kill()
+        first.process.kill()
+    await publish_half(deployment, 1)
     with deployment.worker():
         await deployment.results("documentation", TASKS)
         for agent in AGENTS:
@@ -99,14 +106,16 @@ async def test_a_worker_that_is_killed_half_way_loses_nothing(kafka: str, tmp_pa
 async def test_a_worker_that_comes_along_takes_its_share(kafka: str, tmp_path: Path) -> None:
     deployment = Deployment(kafka, tmp_path, seconds=0.02)
     with deployment.worker() as first:
-        await deployment.publish(INPUTS, key_of)
+        await publish_half(deployment, 0)
         await deployment.results("researcher", TASKS // 4)
         with deployment.worker() as second:
+            await second.joined()
+            await publish_half(deployment, 1)
             await deployment.results("documentation", TASKS)
             for agent in AGENTS:
                 results = await deployment.all_results(agent)
                 assert len(results) == TASKS
                 check_order(results)
-            assert await deployment.stop(first) == 0
-            assert await deployment.stop(second) == 0
+            assert await deployment.stop(first.process) == 0
+            assert await deployment.stop(second.process) == 0
     assert await deployment.uncommitted() == {}
