@@ -169,7 +169,9 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     async def commit_now(self) -> None:
         """Commit what is pending; returns when it is committed, or is not ours to commit any more."""
-        if self._committer is not None:
+        # Not one that ended: a stop that gave up waiting canceled it, and awaiting it again would raise that
+        # cancellation into the client's rebalance, which then ends for good.
+        if self._committer is not None and not self._committer.done():
             await self._committer
         if self._pending:
             await self._commit_pending()
