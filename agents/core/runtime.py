@@ -130,7 +130,6 @@ class Runtime(Generic[W, R]):
         self._idle = asyncio.Event()
         self._room = asyncio.Event()
         self._slots = slots
-        self.last_turn = clock()
 
     def now(self) -> int:
         """Give the machine's time: monotonic milliseconds."""
@@ -249,7 +248,6 @@ class Runtime(Generic[W, R]):
         self, *, revoked: bool = False, assigned: list[tuple[int, int, int, bool]] | None = None
     ) -> None:
         self._turn_is_due = False
-        self.last_turn = self._clock()
         offered, self._offered = self._offered, []
         held, self._held = self._held, []
         executed, self._executed = self._executed, []
