@@ -5,6 +5,9 @@ from dataclasses import dataclass
 TASKS = "tasks"
 RESULTS = "results"
 ARTIFACTS = "artifacts"
+JOURNAL = "journal"
+DEAD = "dead"
+JOINS = "joins"
 
 MAX_RECORD_BYTES = 2 * 1024 * 1024
 
@@ -27,9 +30,27 @@ class Topics:
         """Where contents of artifacts are, of `agent` or of tasks published for it."""
         return f"{self.prefix}{ARTIFACTS}.{agent}"
 
+    def journal(self, agent: str) -> str:
+        """Where `agent` writes what its runs did before they finished."""
+        return f"{self.prefix}{JOURNAL}.{agent}"
+
+    def dead(self, agent: str) -> str:
+        """Where events are that `agent` could not process, with the reason."""
+        return f"{self.prefix}{DEAD}.{agent}"
+
+    def joins(self, agent: str) -> str:
+        """Where `agent` keeps which parts of its joins have come; compacted."""
+        return f"{self.prefix}{JOINS}.{agent}"
+
     def of(self, agent: str) -> tuple[str, ...]:
-        """Give all topics of one agent."""
-        return self.tasks(agent), self.results(agent), self.artifacts(agent)
+        """Give all topics of one agent; one that joins has `joins` besides."""
+        return (
+            self.tasks(agent),
+            self.results(agent),
+            self.artifacts(agent),
+            self.journal(agent),
+            self.dead(agent),
+        )
 
     def agent_of(self, topic: str) -> str | None:
         """Tell whose tasks or results a topic holds; none for any other topic."""

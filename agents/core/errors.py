@@ -9,6 +9,12 @@ AgentError
 ├── DeadlineExceededError   the event's deadline or the agent's time limit passed
 ├── UpstreamFailedError     an agent this one follows failed
 ├── HopsExhaustedError      the event went through more agents than its publisher allowed
+├── BudgetExceededError     the workflow has no calls, tokens or money left for this
+├── JoinTimeoutError        not every awaited result came in time
+├── RoundsExhaustedError    a way back was taken as often as the workflow allows
+├── RetryLaterError         raised by agents: the same work may succeed later
+├── InDoubtError            a step was begun before a crash, and nobody knows whether it happened
+├── PoisonError             the event took its process down again and again
 ├── InvalidOutputError      what an agent gave back is no result, or has no form in JSON
 ├── ResultTooLargeError     the result does not fit into one record
 └── LLMError
@@ -26,10 +32,12 @@ class AgentError(Exception):
     Attributes:
         type: The stable name that goes into a failed result (`error.type`).
         retryable: Whether the same work may succeed later without a change.
+        retry_after: Seconds to wait at least before that, if somebody said so.
     """
 
     type: ClassVar[str] = "agent_error"
     retryable: bool = False
+    retry_after: float | None = None
 
 
 class ConfigurationError(AgentError):
@@ -78,6 +86,55 @@ class HopsExhaustedError(AgentError):
     """The event went through as many agents as its publisher allowed."""
 
     type = "hops_exhausted"
+
+
+class BudgetExceededError(AgentError):
+    """The workflow has no calls, tokens or money left for what was to be done."""
+
+    type = "budget_exceeded"
+
+
+class JoinTimeoutError(AgentError):
+    """A join's time limit passed before every awaited result was there."""
+
+    type = "join_timeout"
+
+
+class RoundsExhaustedError(AgentError):
+    """A way back was to be taken more often than the workflow allows."""
+
+    type = "rounds_exhausted"
+
+
+class RetryLaterError(AgentError):
+    """Raised by agents when the same work may succeed later.
+
+    Args:
+        message: What happened.
+        after: Seconds to wait at least, if somebody said so (a retry-after); none: the runtime decides.
+    """
+
+    type = "retry_later"
+    retryable = True
+
+    def __init__(self, message: str, *, after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = after
+
+
+class InDoubtError(AgentError):
+    """A step was begun before a crash and nobody knows whether it happened; its agent wants a person to look.
+
+    The run ends parked, not failed.
+    """
+
+    type = "in_doubt"
+
+
+class PoisonError(AgentError):
+    """The event took its process down again and again, and was isolated."""
+
+    type = "poison"
 
 
 class InvalidOutputError(AgentError):

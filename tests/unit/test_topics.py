@@ -15,7 +15,10 @@ def test_the_agent_of_a_topic_is_read_back(prefix: str, agent: str) -> None:
         f"{prefix}tasks.{agent}",
         f"{prefix}results.{agent}",
         f"{prefix}artifacts.{agent}",
+        f"{prefix}journal.{agent}",
+        f"{prefix}dead.{agent}",
     )
+    assert topics.joins(agent) == f"{prefix}joins.{agent}"
     assert topics.agent_of(topics.tasks(agent)) == agent
     assert topics.agent_of(topics.results(agent)) == agent
     assert topics.agent_of(topics.artifacts(agent)) is None
