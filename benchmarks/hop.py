@@ -43,6 +43,13 @@ class Hop(NamedTuple):
     events: int
 
     @property
+    def connection(self) -> Any:
+        """How Callboard's own parts reach Kafka."""
+        from streams.kafka.connection import Connection
+
+        return Connection.plaintext(self.servers)
+
+    @property
     def source(self) -> str:
         """Where the events are."""
         return f"{self.prefix}tasks.noop"
@@ -132,7 +139,7 @@ async def one(way: str, hop: Hop) -> dict[str, float]:
         "faststream-batch": faststream_batch,
         "faststream": faststream,
     }
-    await ensure_topics(hop.servers, hop.topics, partitions=PARTITIONS, replication=1)
+    await ensure_topics(hop.connection, hop.topics, partitions=PARTITIONS, replication=1)
     try:
         await fill(hop)
         wall, cpu = await ways[way](hop)
@@ -153,7 +160,7 @@ async def fill(hop: Hop) -> None:
     from streams.kafka.publisher import OwnPublisher, partition_for
 
     value = json.dumps(PAYLOAD).encode()
-    async with OwnPublisher(hop.servers) as publisher:
+    async with OwnPublisher(hop.connection) as publisher:
         sent = []
         for number in range(hop.events):
             key = f"key-{number % 1000}".encode()
@@ -170,7 +177,7 @@ async def count(hop: Hop) -> int:
     """Count the records that came out."""
     from streams.kafka.reader import Reader
 
-    async with Reader(hop.servers) as reader:
+    async with Reader(hop.connection) as reader:
         return sum((await reader.end_offsets(await reader.partitions([hop.target]))).values())
 
 
@@ -178,7 +185,7 @@ async def until_done(hop: Hop) -> None:
     """Wait until all records came out; asks the broker ten times a second."""
     from streams.kafka.reader import Reader
 
-    async with Reader(hop.servers) as reader:
+    async with Reader(hop.connection) as reader:
         places = await reader.partitions([hop.target])
         while sum((await reader.end_offsets(places)).values()) < hop.events:
             await asyncio.sleep(0.1)

@@ -65,14 +65,14 @@ class AgentApp(AsgiFastStream):
             )
         self.settings = settings or Settings()
         self.topics = Topics(self.settings.topic_prefix)
-        servers = self.settings.servers
+        connection = self.settings.connection
         self.kafka = kafka = _Broker(
-            servers,
+            **connection.broker_options,
             logger=logging.getLogger("callboard.faststream"),
             log_level=logging.DEBUG,
             **PRODUCER_OPTIONS,
         )
-        store = KafkaArtifacts(servers, [self.topics.artifacts(agent) for agent in self._agents()])
+        store = KafkaArtifacts(connection, [self.topics.artifacts(agent) for agent in self._agents()])
         self._members: dict[str, tuple[AgentWorker, AgentSubscriber]] = {}
         for agent_name, agent in self._agents().items():
             worker = AgentWorker(
@@ -141,12 +141,12 @@ class AgentApp(AsgiFastStream):
         settings = self.settings
         topics = [topic for agent in self._agents() for topic in self.topics.of(agent)]
         partitions = await ensure_topics(
-            settings.servers, topics, partitions=settings.partitions, replication=settings.replication
+            settings.connection, topics, partitions=settings.partitions, replication=settings.replication
         )
         await asyncio.gather(
             *(
                 ensure_positions(
-                    settings.servers,
+                    settings.connection,
                     self.group(name),
                     inputs["topics"],
                     inputs["late_topics"],
@@ -170,7 +170,7 @@ class AgentApp(AsgiFastStream):
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
         self._sampler = asyncio.get_running_loop().create_task(self._sample())
-        log.info("ready", app=self.name, agents=list(self._members), servers=self.settings.servers)
+        log.info("ready", app=self.name, agents=list(self._members), servers=self.settings.connection.servers)
 
     async def _say_why_it_takes_time(self) -> None:
         await asyncio.sleep(PATIENCE_SECONDS)
@@ -191,7 +191,7 @@ class AgentApp(AsgiFastStream):
 
     async def _read_outcomes(self, topic: str, since: Mapping[int, int]) -> dict[int, set[str]]:
         found: dict[int, set[str]] = {partition: set() for partition in since}
-        async with Reader(self.settings.servers) as reader:
+        async with Reader(self.settings.connection) as reader:
             starts = await reader.first_offsets_since({(topic, n): time for n, time in since.items()})
             async for record in reader.read(starts):
                 identity = next((value for name, value in record.headers if name == "ce_id"), None)

@@ -7,6 +7,7 @@ from typing import Final
 from agents.core.base import Artifact
 from agents.core.errors import ArtifactError
 from agents.core.task import ArtifactReference
+from streams.kafka.connection import Connection
 from streams.kafka.publisher import Publisher
 from streams.kafka.reader import Reader
 
@@ -55,12 +56,12 @@ class KafkaArtifacts:
     """Reads artifacts back, and believes nothing that does not match its digest.
 
     Args:
-        servers: Bootstrap servers.
+        connection: How Kafka is reached.
         topics: Topics it may read from; a reference to any other is refused.
     """
 
-    def __init__(self, servers: str, topics: Sequence[str]) -> None:
-        self._servers = servers
+    def __init__(self, connection: Connection, topics: Sequence[str]) -> None:
+        self._connection = connection
         self._topics = frozenset(topics)
 
     async def read(self, reference: ArtifactReference) -> bytes:
@@ -87,7 +88,7 @@ class KafkaArtifacts:
         total = max(1, -(-reference.size // CHUNK_BYTES))
         place = (reference.topic, reference.partition)
         found: list[bytes] = []
-        async with Reader(self._servers) as reader:
+        async with Reader(self._connection) as reader:
             if place not in await reader.partitions([reference.topic]):
                 raise ArtifactError(f"{where}: there is no such partition")
             first = (await reader.first_offsets([place]))[place]

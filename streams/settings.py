@@ -1,6 +1,7 @@
 """What a deployment can choose, read from `CALLBOARD_*` environment variables."""
 
 import re
+from functools import cached_property
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Literal
@@ -9,6 +10,7 @@ from pydantic import Field, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from agents.core.errors import ConfigurationError
+from streams.kafka.connection import Connection
 from streams.kafka.local_broker import default_home
 
 ADDRESS = re.compile(r"(?P<host>[^\s:/\[\]]+|\[[0-9a-fA-F:.]+\]):(?P<port>[0-9]{1,5})")
@@ -43,15 +45,15 @@ class Settings(BaseSettings):
     def _unset_when_empty(cls, value: str | None) -> str | None:
         return value if value is not None and value.strip() else None
 
-    @property
-    def servers(self) -> str:
-        """The address to connect to.
+    @cached_property
+    def connection(self) -> Connection:
+        """How Kafka is reached.
 
         Raises:
             ConfigurationError: If it is no address, or on another machine and nothing allows plaintext.
         """
         if self.bootstrap_servers is None:
-            return f"127.0.0.1:{self.kafka_port}"
+            return Connection.plaintext(f"127.0.0.1:{self.kafka_port}")
         servers = [server.strip() for server in self.bootstrap_servers.split(",")]
         for server in servers:
             address = ADDRESS.fullmatch(server)
@@ -66,7 +68,7 @@ class Settings(BaseSettings):
                     " connection would not be encrypted; set CALLBOARD_ALLOW_PLAINTEXT=true if the network"
                     " between is yours"
                 )
-        return ",".join(servers)
+        return Connection.plaintext(",".join(servers))
 
 
 def _is_loopback(host: str) -> bool:

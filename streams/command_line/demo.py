@@ -208,12 +208,12 @@ async def _improve(chosen: Settings, reference: RepositoryReference, bundle: byt
 
     names = Topics(chosen.topic_prefix)
     task = new_task(
-        Order(AGENT, INPUT, workflow="improve-repository"), await partition_counts(chosen.servers), names
+        Order(AGENT, INPUT, workflow="improve-repository"), await partition_counts(chosen.connection), names
     )
     history = History(task.id, names)
-    async with Reader(chosen.servers) as reader:
+    async with Reader(chosen.connection) as reader:
         starts = await positions(reader, names, AGENT, task.partition)
-        async with OwnPublisher(chosen.servers) as publisher:
+        async with OwnPublisher(chosen.connection) as publisher:
             offset = await task.publish(publisher, names, reference, bundle)
         say(f"task for {AGENT} published to {task.topic}/{task.partition}/{offset}: improve {reference.name}")
         with watched() as view:

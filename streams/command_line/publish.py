@@ -111,7 +111,7 @@ async def _publish(chosen: Settings, order: Order, repository: str | None, *, js
 
     names, task = await _planned(chosen, order)
     content = await _repository(repository)
-    async with OwnPublisher(chosen.servers) as publisher:
+    async with OwnPublisher(chosen.connection) as publisher:
         offset = await task.publish(publisher, names, *content)
     if json:
         write_json(_about(task, offset))
@@ -133,9 +133,9 @@ async def _publish_and_wait(
     names, task = await _planned(chosen, order)
     content = await _repository(repository)
     history = History(task.id, names)
-    async with Reader(chosen.servers) as reader:
+    async with Reader(chosen.connection) as reader:
         starts = await positions(reader, names, order.agent, task.partition)
-        async with OwnPublisher(chosen.servers) as publisher:
+        async with OwnPublisher(chosen.connection) as publisher:
             offset = await task.publish(publisher, names, *content)
         say(f"published to {task.topic}/{task.partition}/{offset}, workflow {task.id}")
         look = f"callboard show {task.id}"
@@ -156,7 +156,7 @@ async def _planned(chosen: Settings, order: Order) -> tuple[Topics, NewTask]:
     from streams.topics import Topics
 
     names = Topics(chosen.topic_prefix)
-    return names, new_task(order, await partition_counts(chosen.servers), names)
+    return names, new_task(order, await partition_counts(chosen.connection), names)
 
 
 def _about(task: NewTask, offset: int) -> dict[str, Any]:

@@ -82,7 +82,7 @@ async def _replay(
     from streams.topics import Topics
 
     names = Topics(chosen.topic_prefix)
-    async with Reader(chosen.servers) as reader:
+    async with Reader(chosen.connection) as reader:
         if workflow is not None:
             with progress("searching") as tell:
                 history = await find_workflow(reader, names, workflow, tell)

@@ -84,13 +84,13 @@ async def _find(chosen: Settings, workflow: str, artifact: str | None) -> tuple[
     from streams.topics import Topics
 
     names = Topics(chosen.topic_prefix)
-    async with Reader(chosen.servers) as reader:
+    async with Reader(chosen.connection) as reader:
         with progress("searching") as tell:
             history = await find_workflow(reader, names, workflow, tell)
     if artifact is None:
         return history, None
     topics = {names.artifacts(entry.agent) for entry in history.entries}
-    store = KafkaArtifacts(chosen.servers, sorted(topics))
+    store = KafkaArtifacts(chosen.connection, sorted(topics))
     return history, await store.read(artifact_of(history, artifact))
 
 

@@ -80,7 +80,7 @@ async def _tail(
 
     names = Topics(chosen.topic_prefix)
     console = stdout()
-    async with Reader(chosen.servers) as reader:
+    async with Reader(chosen.connection) as reader:
         found = await select_topics(reader, names, wanted) if wanted else await event_topics(reader, names)
         places = await reader.partitions(found)
         if since is None and sys.stdout.isatty():

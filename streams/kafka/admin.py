@@ -15,6 +15,7 @@ from aiokafka.errors import (
 )
 
 from agents.core.errors import ConfigurationError
+from streams.kafka.connection import Connection
 from streams.topics import MAX_RECORD_BYTES
 
 # Headers and framing come on top of a record's value.
@@ -27,21 +28,21 @@ class BrokerUnreachableError(ConfigurationError):
     type = "broker_unreachable"
 
 
-def unreachable(servers: str) -> BrokerUnreachableError:
+def unreachable(connection: Connection) -> BrokerUnreachableError:
     """Say that nobody answers, and what to do."""
     return BrokerUnreachableError(
-        f"no Kafka broker answers at {servers}; start the local one with `callboard up`, or set"
+        f"no Kafka broker answers at {connection.servers}; start the local one with `callboard up`, or set"
         " CALLBOARD_BOOTSTRAP_SERVERS to yours"
     )
 
 
-async def partition_counts(servers: str) -> dict[str, int]:
+async def partition_counts(connection: Connection) -> dict[str, int]:
     """Give every topic of the cluster with its number of partitions.
 
     Raises:
         BrokerUnreachableError: If nobody answers.
     """
-    admin = await _connect(servers)
+    admin = await _connect(connection)
     try:
         return {
             topic["topic"]: len(topic["partitions"])
@@ -52,11 +53,13 @@ async def partition_counts(servers: str) -> dict[str, int]:
         await admin.close()
 
 
-async def ensure_topics(servers: str, topics: Sequence[str], *, partitions: int, replication: int) -> int:
+async def ensure_topics(
+    connection: Connection, topics: Sequence[str], *, partitions: int, replication: int
+) -> int:
     """Create the topics that are missing, all with the same number of partitions.
 
     Args:
-        servers: Bootstrap servers.
+        connection: How Kafka is reached.
         topics: All topics of one application.
         partitions: How many partitions new topics get, if none of the application's exists yet.
         replication: Their replication factor.
@@ -68,12 +71,13 @@ async def ensure_topics(servers: str, topics: Sequence[str], *, partitions: int,
         BrokerUnreachableError: If nobody answers.
         ConfigurationError: If they differ in their number of partitions, or one cannot be created.
     """
-    existing = await partition_counts(servers)
+    existing = await partition_counts(connection)
     counts = {topic: existing[topic] for topic in topics if topic in existing}
     wanted = max(counts.values(), default=partitions)
     if uneven := {topic: count for topic, count in counts.items() if count != wanted}:
         commands = "; ".join(
-            f"kafka-topics.sh --bootstrap-server {servers} --alter --topic {topic} --partitions {wanted}"
+            f"kafka-topics.sh --bootstrap-server {connection.servers} --alter --topic {topic} --partitions"
+            f" {wanted}"
             for topic in uneven
         )
         raise ConfigurationError(
@@ -84,12 +88,12 @@ async def ensure_topics(servers: str, topics: Sequence[str], *, partitions: int,
         )
     missing = [topic for topic in topics if topic not in counts]
     if missing:
-        await _create(servers, missing, partitions=wanted, replication=replication)
+        await _create(connection, missing, partitions=wanted, replication=replication)
     return wanted
 
 
 async def ensure_positions(
-    servers: str, group: str, beginnings: Sequence[str], endings: Sequence[str], partitions: int
+    connection: Connection, group: str, beginnings: Sequence[str], endings: Sequence[str], partitions: int
 ) -> None:
     """Commit a position for every partition the group has none for, so that nobody has to guess later.
 
@@ -97,7 +101,7 @@ async def ensure_positions(
     them themselves when they are assigned (`AgentSubscriber`), so a refusal here is no failure.
 
     Args:
-        servers: Bootstrap servers.
+        connection: How Kafka is reached.
         group: Consumer group.
         beginnings: Topics to read from their first record.
         endings: Topics to read from what comes next.
@@ -107,7 +111,7 @@ async def ensure_positions(
         BrokerUnreachableError: If nobody answers.
     """
     wanted = [TopicPartition(topic, n) for topic in (*beginnings, *endings) for n in range(partitions)]
-    admin = await _connect(servers)
+    admin = await _connect(connection)
     try:
         known = await admin.list_consumer_group_offsets(group)
     except GroupCoordinatorNotAvailableError:
@@ -117,7 +121,7 @@ async def ensure_positions(
     missing = [tp for tp in wanted if tp not in known or known[tp].offset < 0]
     if not missing:
         return
-    consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False)
+    consumer = AIOKafkaConsumer(**connection.client_options, group_id=group, enable_auto_commit=False)
     await consumer.start()
     try:
         consumer.assign(missing)
@@ -138,8 +142,10 @@ async def initial_offsets(
     return offsets
 
 
-async def _create(servers: str, topics: Sequence[str], *, partitions: int, replication: int) -> None:
-    admin = await _connect(servers)
+async def _create(
+    connection: Connection, topics: Sequence[str], *, partitions: int, replication: int
+) -> None:
+    admin = await _connect(connection)
     try:
         response = await admin.create_topics(
             [NewTopic(topic, partitions, replication, topic_configs=TOPIC_CONFIG) for topic in topics]
@@ -157,11 +163,11 @@ async def _create(servers: str, topics: Sequence[str], *, partitions: int, repli
             )
 
 
-async def _connect(servers: str) -> AIOKafkaAdminClient:
-    admin = AIOKafkaAdminClient(bootstrap_servers=servers)
+async def _connect(connection: Connection) -> AIOKafkaAdminClient:
+    admin = AIOKafkaAdminClient(**connection.client_options)
     try:
         await admin.start()
     except KafkaConnectionError:
         await admin.close()
-        raise unreachable(servers) from None
+        raise unreachable(connection) from None
     return admin

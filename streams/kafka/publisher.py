@@ -13,6 +13,7 @@ from aiokafka.partitioner import murmur2
 
 from streams.envelope import Headers
 from streams.kafka.admin import unreachable
+from streams.kafka.connection import Connection
 from streams.topics import MAX_RECORD_BYTES
 
 log = structlog.stdlib.get_logger()
@@ -194,20 +195,23 @@ class Outbox:
 class OwnPublisher(Publisher):
     """A publisher with a producer of its own, for commands; use it as an async context manager.
 
+    Args:
+        connection: How Kafka is reached.
+
     Raises:
         BrokerUnreachableError: On entering, if nobody answers.
     """
 
-    def __init__(self, servers: str) -> None:
-        self._servers = servers
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
 
     async def __aenter__(self) -> Self:
-        producer = AIOKafkaProducer(bootstrap_servers=self._servers, **PRODUCER_OPTIONS)
+        producer = AIOKafkaProducer(**self._connection.client_options, **PRODUCER_OPTIONS)
         try:
             await producer.start()
         except KafkaConnectionError:
             await producer.stop()
-            raise unreachable(self._servers) from None
+            raise unreachable(self._connection) from None
         super().__init__(producer)
         return self
 

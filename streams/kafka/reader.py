@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaConnectionError
 
 from streams.envelope import Record
 from streams.kafka.admin import partition_counts, unreachable
+from streams.kafka.connection import Connection
 from streams.kafka.private_access import learn_leaders
 
 Place = tuple[str, int]
@@ -22,19 +23,19 @@ class Reader:
     """A consumer without a group; use it as an async context manager. One `read` or `follow` at a time.
 
     Args:
-        servers: Bootstrap servers.
+        connection: How Kafka is reached.
 
     Raises:
         BrokerUnreachableError: On entering, if nobody answers.
     """
 
-    def __init__(self, servers: str) -> None:
-        self._servers = servers
+    def __init__(self, connection: Connection) -> None:
+        self._connection = connection
         self._consumer: AIOKafkaConsumer
 
     async def __aenter__(self) -> Self:
         self._consumer = AIOKafkaConsumer(
-            bootstrap_servers=self._servers,
+            **self._connection.client_options,
             enable_auto_commit=False,
             auto_offset_reset="none",
             isolation_level="read_committed",
@@ -44,7 +45,7 @@ class Reader:
             await self._consumer.start()
         except KafkaConnectionError:
             await self._consumer.stop()
-            raise unreachable(self._servers) from None
+            raise unreachable(self._connection) from None
         # `start` has made a task that catches its own cancellation once it runs. Stopped before that, it
         # would pass the cancellation on to us, and we would look interrupted.
         await asyncio.sleep(0)
@@ -62,7 +63,7 @@ class Reader:
 
     async def topics(self) -> dict[str, int]:
         """Give all topics with their numbers of partitions."""
-        return await partition_counts(self._servers)
+        return await partition_counts(self._connection)
 
     async def first_offsets(self, places: Iterable[Place], *, since: int | None = None) -> dict[Place, int]:
         """Tell where to begin reading.

@@ -16,6 +16,7 @@ from typing import Any
 from aiokafka.admin import AIOKafkaAdminClient
 
 from streams.envelope import TASK, Envelope, Headers, Record, encode, task_id
+from streams.kafka.connection import Connection
 from streams.kafka.publisher import OwnPublisher, partition_for
 from streams.kafka.reader import Reader
 from streams.payloads import ResultPayload
@@ -56,7 +57,7 @@ class Deployment:
     """One application under a topic prefix of its own."""
 
     def __init__(self, servers: str, logs: Path, *, seconds: float = 0) -> None:
-        self.servers = servers
+        self.connection = Connection.plaintext(servers)
         self.name = f"t{uuid.uuid4().hex[:8]}"
         self.topics = Topics(f"{self.name}.")
         self._logs = logs
@@ -97,7 +98,7 @@ class Deployment:
     async def created(self) -> None:
         """Wait until the application made its topics."""
         wanted = {topic for agent in AGENTS for topic in self.topics.of(agent)}
-        async with Reader(self.servers) as reader, asyncio.timeout(LIMIT):
+        async with Reader(self.connection) as reader, asyncio.timeout(LIMIT):
             while not wanted <= (await reader.topics()).keys():
                 await asyncio.sleep(0.1)
 
@@ -105,7 +106,7 @@ class Deployment:
     async def publisher(self) -> AsyncIterator[OwnPublisher]:
         """Give a publisher, once the topics are there."""
         await self.created()
-        async with OwnPublisher(self.servers) as publisher:
+        async with OwnPublisher(self.connection) as publisher:
             yield publisher
 
     async def publish(
@@ -136,7 +137,7 @@ class Deployment:
     async def results(self, agent: str, until: int) -> list[Result]:
         """Read an agent's results from the beginning until there are so many different ones."""
         found: list[Result] = []
-        async with Reader(self.servers) as reader, asyncio.timeout(LIMIT):
+        async with Reader(self.connection) as reader, asyncio.timeout(LIMIT):
             places = await reader.partitions([self.topics.results(agent)])
             async for record in reader.follow(await reader.first_offsets(places)):
                 if record is not None:
@@ -147,7 +148,7 @@ class Deployment:
 
     async def all_results(self, agent: str) -> list[Result]:
         """Read what an agent's results topic holds now."""
-        async with Reader(self.servers) as reader:
+        async with Reader(self.connection) as reader:
             places = await reader.partitions([self.topics.results(agent)])
             return [_result(record) async for record in reader.read(await reader.first_offsets(places))]
 
@@ -165,10 +166,10 @@ class Deployment:
 
     async def _uncommitted(self) -> dict[str, int]:
         found: dict[str, int] = {}
-        admin = AIOKafkaAdminClient(bootstrap_servers=self.servers)
+        admin = AIOKafkaAdminClient(**self.connection.client_options)
         await admin.start()
         try:
-            async with Reader(self.servers) as reader:
+            async with Reader(self.connection) as reader:
                 for agent in AGENTS:
                     committed = await admin.list_consumer_group_offsets(f"{self.name}.{agent}")
                     ends = await reader.end_offsets([(tp.topic, tp.partition) for tp in committed])

@@ -17,6 +17,7 @@ import pytest
 
 from streams.command_line.output import ExitCode
 from streams.envelope import task_id
+from streams.kafka.connection import Connection
 from streams.kafka.publisher import OwnPublisher
 
 pytestmark = pytest.mark.kafka
@@ -53,6 +54,7 @@ class Commands:
     """Runs commands against one Kafka, in one folder."""
 
     def __init__(self, servers: str, folder: Path) -> None:
+        self.connection = Connection.plaintext(servers)
         self.folder = folder
         self.environment = {
             **os.environ,
@@ -247,7 +249,7 @@ def test_a_workflow_is_found_by_id_part_and_place(hello: Commands, published: di
 
 def test_a_plain_task_of_any_client_is_shown_by_its_place(hello: Commands) -> None:
     async def publish() -> int:
-        async with OwnPublisher(hello.environment["CALLBOARD_BOOTSTRAP_SERVERS"]) as publisher:
+        async with OwnPublisher(hello.connection) as publisher:
             value = b'{"input": "plain"}'
             return await publisher.send_and_wait("tasks.my_custom", 0, key=None, value=value, headers=[])
 

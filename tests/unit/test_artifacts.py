@@ -12,6 +12,7 @@ from agents.core.errors import ArtifactError
 from agents.core.task import ArtifactReference
 from streams import artifacts
 from streams.artifacts import CHUNK_BYTES, MAX_ARTIFACT_BYTES, KafkaArtifacts
+from streams.kafka.connection import Connection
 from streams.kafka.publisher import Publisher
 from tests.unit.worker_world import FakeRecord
 
@@ -73,7 +74,7 @@ class LogReader:
 @pytest.fixture
 def log(monkeypatch: pytest.MonkeyPatch) -> Log:
     log = Log()
-    monkeypatch.setattr(artifacts, "Reader", lambda _servers: LogReader(log))
+    monkeypatch.setattr(artifacts, "Reader", lambda _connection: LogReader(log))
     return log
 
 
@@ -83,7 +84,9 @@ async def publish(log: Log, content: bytes, name: str = "report.md") -> Artifact
 
 
 async def read(reference: ArtifactReference, **differing: Any) -> bytes:
-    return await KafkaArtifacts("unused:1", [TOPIC]).read(reference.model_copy(update=differing))
+    return await KafkaArtifacts(Connection.plaintext("unused:1"), [TOPIC]).read(
+        reference.model_copy(update=differing)
+    )
 
 
 async def check_refused(reference: ArtifactReference, says: str, **differing: Any) -> None:

@@ -225,7 +225,7 @@ def test_worker_is_started_with_settings_there_are(monkeypatch: pytest.MonkeyPat
     assert environment.keys() <= known
     for name in ("CALLBOARD_BOOTSTRAP_SERVERS", "CALLBOARD_ALLOW_PLAINTEXT"):
         monkeypatch.setenv(name, environment[name])
-    assert Settings().servers == environment["CALLBOARD_BOOTSTRAP_SERVERS"]
+    assert Settings().connection.servers == environment["CALLBOARD_BOOTSTRAP_SERVERS"]
 
 
 def test_no_language_model_is_used_and_no_key_is_given_unless_asked_for() -> None:

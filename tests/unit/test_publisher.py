@@ -10,6 +10,7 @@ from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
 
 from agents.core.errors import ConfigurationError
 from streams.kafka import publisher
+from streams.kafka.connection import Connection
 from streams.kafka.publisher import (
     PRODUCER_OPTIONS,
     Outbox,
@@ -96,7 +97,7 @@ async def test_nobody_at_the_address() -> None:
         with pytest.raises(
             ConfigurationError, match=f"no Kafka broker answers at {address}; start the local one"
         ):
-            async with OwnPublisher(address):
+            async with OwnPublisher(Connection.plaintext(address)):
                 pass
 
 

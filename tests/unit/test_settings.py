@@ -13,8 +13,8 @@ from streams.settings import Settings
 def test_without_any_setting_it_is_the_local_kafka(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CALLBOARD_HOME", raising=False)
     settings = Settings()
-    assert settings.servers == "127.0.0.1:9092"
-    assert Settings(kafka_port=9192).servers == "127.0.0.1:9192"
+    assert settings.connection.servers == "127.0.0.1:9092"
+    assert Settings(kafka_port=9192).connection.servers == "127.0.0.1:9192"
     assert (settings.topic_prefix, settings.partitions, settings.replication) == ("", 6, 1)
     assert (settings.new_edge, settings.allow_plaintext) == ("beginning", False)
 
@@ -31,7 +31,11 @@ def test_they_come_from_the_environment(monkeypatch: pytest.MonkeyPatch, tmp_pat
     }.items():
         monkeypatch.setenv(f"CALLBOARD_{name}", value)
     settings = Settings()
-    assert (settings.servers, settings.home, settings.topic_prefix) == ("localhost:1234", tmp_path, "team.")
+    assert (settings.connection.servers, settings.home, settings.topic_prefix) == (
+        "localhost:1234",
+        tmp_path,
+        "team.",
+    )
     assert (settings.partitions, settings.new_edge, settings.drain_seconds) == (12, "latest", 1.5)
 
 
@@ -76,7 +80,7 @@ def test_settings_do_not_change_later() -> None:
     ],
 )
 def test_this_machine_needs_no_encryption(servers: str) -> None:
-    assert Settings(bootstrap_servers=servers).servers == servers.replace(" ", "")
+    assert Settings(bootstrap_servers=servers).connection.servers == servers.replace(" ", "")
 
 
 @pytest.mark.parametrize(
@@ -93,8 +97,8 @@ def test_this_machine_needs_no_encryption(servers: str) -> None:
 )
 def test_plaintext_to_another_machine_is_refused_unless_allowed(servers: str) -> None:
     with pytest.raises(ConfigurationError, match=r"is not this machine.*CALLBOARD_ALLOW_PLAINTEXT=true"):
-        _ = Settings(bootstrap_servers=servers).servers
-    assert Settings(bootstrap_servers=servers, allow_plaintext=True).servers == servers
+        _ = Settings(bootstrap_servers=servers).connection
+    assert Settings(bootstrap_servers=servers, allow_plaintext=True).connection.servers == servers
 
 
 @pytest.mark.parametrize(
@@ -115,9 +119,9 @@ def test_plaintext_to_another_machine_is_refused_unless_allowed(servers: str) ->
 @pytest.mark.parametrize("allowed", [True, False])
 def test_what_is_no_address_is_said_to_be_none(servers: str, *, allowed: bool) -> None:
     with pytest.raises(ConfigurationError, match=r"CALLBOARD_BOOTSTRAP_SERVERS .* not host:port"):
-        _ = Settings(bootstrap_servers=servers, allow_plaintext=allowed).servers
+        _ = Settings(bootstrap_servers=servers, allow_plaintext=allowed).connection
 
 
 @pytest.mark.parametrize("servers", ["", "  "])
 def test_an_empty_address_is_none(servers: str) -> None:
-    assert Settings(bootstrap_servers=servers).servers == "127.0.0.1:9092"
+    assert Settings(bootstrap_servers=servers).connection.servers == "127.0.0.1:9092"
