@@ -33,7 +33,15 @@ TABLE: Final = (
         "Records that are not committed yet, in the partitions this worker owns.",
     ),
     ("rebalances", Counter, ("agent",), "Assignments received."),
+    ("retries", Counter, ("agent",), "Attempts that failed and were followed by another."),
+    ("dead_letters", Counter, ("agent",), "Events that could not be processed, kept with the reason."),
     ("publish_retries", Counter, ("agent",), "Publishes that failed and were tried again."),
+    (
+        "steps",
+        Counter,
+        ("agent", "kind", "status"),
+        "Journaled steps; status: completed, replayed, failed, in_doubt, repeated, parked.",
+    ),
     ("llm_calls", Counter, ("agent",), "Questions put to a model."),
     (
         "llm_tokens",

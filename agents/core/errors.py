@@ -23,6 +23,7 @@ AgentError
     └── LLMUnavailableError the provider refused or could not be reached
 """
 
+import math
 from typing import ClassVar
 
 
@@ -33,11 +34,13 @@ class AgentError(Exception):
         type: The stable name that goes into a failed result (`error.type`).
         retryable: Whether the same work may succeed later without a change.
         retry_after: Seconds to wait at least before that, if somebody said so.
+        uncertain: Whether what failed may have happened nevertheless: its step stays in doubt.
     """
 
     type: ClassVar[str] = "agent_error"
     retryable: bool = False
     retry_after: float | None = None
+    uncertain: bool = False
 
 
 class ConfigurationError(AgentError):
@@ -181,13 +184,34 @@ class LLMUnavailableError(LLMError):
     Args:
         message: What happened.
         retryable: Whether the provider says that waiting may help.
+        retry_after: Seconds to wait at least, if the provider said so.
+        uncertain: Whether it may have answered, and be paid for it, without the answer getting here.
     """
 
     type = "llm_unavailable"
 
-    def __init__(self, message: str, *, retryable: bool) -> None:
+    def __init__(
+        self, message: str, *, retryable: bool, retry_after: float | None = None, uncertain: bool = False
+    ) -> None:
         super().__init__(message)
-        self.retryable = retryable
+        self.retryable, self.retry_after, self.uncertain = retryable, retry_after, uncertain
+
+
+def is_retryable(error: BaseException) -> bool:
+    """Tell whether the same work may succeed later: the error says so, or is a lost connection or a time-out.
+
+    An exception of anybody's may say so by an attribute `retryable`, which wins.
+    """
+    said = getattr(error, "retryable", None)
+    return said if isinstance(said, bool) else isinstance(error, ConnectionError | TimeoutError)
+
+
+def retry_after(error: BaseException) -> float | None:
+    """Give the seconds to wait at least before trying again, if the error tells."""
+    said = getattr(error, "retry_after", None)
+    if isinstance(said, bool) or not isinstance(said, int | float) or not 0 <= said < math.inf:
+        return None
+    return float(said)
 
 
 def all_errors() -> tuple[type[AgentError], ...]:

@@ -9,7 +9,9 @@ from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from agents.core.budget import NOTHING, Allowance, Spent
 from agents.core.errors import ArtifactError
+from agents.core.step import Journal, StepKey, Steps
 
 
 class ArtifactReference(BaseModel):
@@ -93,16 +95,45 @@ class ArtifactStore(Protocol):
 
 @dataclass(slots=True)
 class Usage:
-    """What the model calls of one run took; tokens as the provider counts them."""
+    """What the model calls of one run took, over all its attempts; tokens as the provider counts them.
+
+    An answer out of the journal counts as well, once: whoever reads the result wants to know what the run
+    took, and not which process paid. `fresh` is without what was paid before this process knew the run.
+    """
 
     calls: int = 0
     input_tokens: int = 0
     output_tokens: int = 0
+    # Underlined names do not become part of a result's JSON.
+    _known: set[StepKey] = field(default_factory=set, repr=False, compare=False)
+    _earlier: Spent = field(default=NOTHING, repr=False, compare=False)
+
+    def add(self, key: StepKey, spent: Spent, *, replayed: bool) -> bool:
+        """Count what one call took, unless it is a replay of one that is counted.
+
+        Returns:
+            Whether it was counted.
+        """
+        if replayed and key in self._known:
+            return False
+        self._known.add(key)
+        self.calls += spent.calls
+        self.input_tokens += spent.input_tokens
+        self.output_tokens += spent.output_tokens
+        if replayed:
+            self._earlier = Spent(*map(sum, zip(self._earlier[:3], spent[:3], strict=True)))
+        return True
+
+    @property
+    def fresh(self) -> Spent:
+        """What this process paid for."""
+        calls, input_tokens, output_tokens, _ = self._earlier
+        return Spent(self.calls - calls, self.input_tokens - input_tokens, self.output_tokens - output_tokens)
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """The work of one run.
+    """The work of one attempt of a run.
 
     Attributes:
         id: Identity of the event that caused the run (of the last one, for a join).
@@ -114,7 +145,10 @@ class Task:
         events: The events this run answers: one, or one per joined agent.
         artifacts: Own and inherited artifacts by name.
         deadline: Absolute time after which the work is worthless, or none.
-        usage: Adds up what the run's model calls took.
+        usage: Adds up what the run's model calls took; the same for all attempts.
+        journal: What the log knows of the run; none outside of a worker: then steps just happen.
+        allowance: What the run may still spend; none: as much as it likes.
+        steps: The steps of this attempt.
     """
 
     id: str
@@ -128,6 +162,13 @@ class Task:
     deadline: datetime | None
     store: ArtifactStore
     usage: Usage = field(default_factory=Usage)
+    journal: Journal | None = None
+    allowance: Allowance | None = None
+    steps: Steps = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        # Frozen for those who read it; made here, since it is of the other fields.
+        object.__setattr__(self, "steps", Steps(self.journal, agent=self.agent, run_id=self.run_id))
 
     async def artifact(self, name: str) -> bytes:
         """Read one of `artifacts`.

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from agents import metrics
 
 # A label of these has as many values as agents, topics or words of a closed set; never an id or a message.
-CLOSED = {"agent", "topic", "status", "type", "reason", "direction"}
+CLOSED = {"agent", "topic", "status", "type", "reason", "direction", "kind"}
 NAMES = [name for name, *_ in metrics.TABLE]
 
 

@@ -1,0 +1,209 @@
+"""What a workflow may still spend on models: a value that travels with events, and the account of one run.
+
+Budgets are caps on calls, tokens and money. They are split where a workflow forks and summed where it joins, so
+the whole workflow has one cap. Money is counted in whole micro-dollars; nothing here knows a price.
+"""
+
+from collections.abc import Sequence
+from decimal import Decimal
+from typing import NamedTuple, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from agents.core.errors import BudgetExceededError
+
+MICRO = 1_000_000
+MOST = 2**53 - 1  # what every JSON reader still counts exactly
+MOST_USD = MOST // MICRO
+
+
+class Spent(NamedTuple):
+    """What model calls took; `micro_usd` is none where the price is not known."""
+
+    calls: int = 0
+    input_tokens: int = 0
+    output_tokens: int = 0
+    micro_usd: int | None = None
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of both directions."""
+        return self.input_tokens + self.output_tokens
+
+
+NOTHING = Spent()
+
+
+class Budget(BaseModel):
+    """Caps; a cap that is none does not limit.
+
+    As text, in the header `ce_budget`: `calls=20;tokens=100000;usd=0.50`. Without any cap it is empty.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    calls: int | None = Field(default=None, ge=0, le=MOST, description="questions to a model")
+    tokens: int | None = Field(default=None, ge=0, le=MOST, description="of both directions")
+    usd: Decimal | None = Field(
+        default=None, ge=0, le=MOST_USD, decimal_places=6, description="exact to a millionth; quote it"
+    )
+
+    @property
+    def micro_usd(self) -> int | None:
+        """The money in millionths of a dollar."""
+        return None if self.usd is None else int(self.usd * MICRO)
+
+    @classmethod
+    def of(cls, calls: int | None, tokens: int | None, micro_usd: int | None) -> Self:
+        """Make one from the numbers the runtime counts with."""
+        usd = None if micro_usd is None else Decimal(micro_usd) / MICRO
+        return cls(calls=calls, tokens=tokens, usd=usd)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the header's text.
+
+        Raises:
+            ValueError: If it is no budget, or has a cap of a kind this version does not know: going on would
+                lift a cap somebody set.
+        """
+        caps: dict[str, str] = {}
+        for part in text.split(";") if text else ():
+            name, equals, value = part.partition("=")
+            if not equals or name in caps or name not in cls.model_fields or not _is_number(value, name):
+                raise ValueError(
+                    f"{part!r} in budget {text[:200]!r} is no cap; write e.g. calls=20;tokens=100000;usd=0.50"
+                )
+            caps[name] = value
+        return cls.model_validate(caps)  # its ValidationError is a ValueError
+
+    def format(self) -> str:
+        """Give the header's text; `parse` reads it back."""
+        caps = [f"{name}={cap}" for name in ("calls", "tokens") if (cap := getattr(self, name)) is not None]
+        if (micro := self.micro_usd) is not None:
+            caps.append(f"usd={micro // MICRO}.{_fraction(micro % MICRO)}")
+        return ";".join(caps)
+
+    def split(self, shares: int) -> tuple[Self, ...]:
+        """Divide it where a workflow forks; the shares add up to exactly this budget, the first get the rest.
+
+        Args:
+            shares: How many, at least one.
+        """
+        parts = [_shares(cap, shares) for cap in (self.calls, self.tokens, self.micro_usd)]
+        return tuple(self.of(*caps) for caps in zip(*parts, strict=True))
+
+    def minus(self, spent: Spent) -> Self:
+        """Give what is left, never below zero; an unknown price takes no money."""
+        return self.of(
+            _less(self.calls, spent.calls),
+            _less(self.tokens, spent.tokens),
+            _less(self.micro_usd, spent.micro_usd or 0),
+        )
+
+    @classmethod
+    def merge(cls, parts: Sequence["Budget"]) -> Self:
+        """Add up what the parts of a join have left; where one part has no cap, the sum has none."""
+        return cls.of(
+            _sum([part.calls for part in parts]),
+            _sum([part.tokens for part in parts]),
+            _sum([part.micro_usd for part in parts]),
+        )
+
+
+class Allowance(Protocol):
+    """Asked before each model call of a run; a worker's also waits for the agent's rate limits."""
+
+    @property
+    def left(self) -> Budget:
+        """What the run may still spend, without what is reserved."""
+
+    async def reserve(self, tokens: int) -> int:
+        """Reserve one call of at most so many tokens, waiting where a rate limit says so.
+
+        Returns:
+            The number to `settle` with; exactly once.
+
+        Raises:
+            BudgetExceededError: If it does not fit into what is left.
+        """
+
+    def settle(self, number: int, spent: Spent) -> None:
+        """Replace a reservation by what the call really took."""
+
+    def charge(self, spent: Spent) -> None:
+        """Take what was spent before this process knew the run: the usage of replayed answers."""
+
+
+class Spending:
+    """The account of one run; lives as long as the run, over all its attempts."""
+
+    def __init__(self, budget: Budget) -> None:
+        self._left = budget
+        self._reserved: dict[int, int] = {}
+        self._next = 1
+
+    @property
+    def left(self) -> Budget:
+        """What the run may still spend, without what is reserved."""
+        return self._left.minus(Spent(len(self._reserved), sum(self._reserved.values())))
+
+    async def reserve(self, tokens: int) -> int:
+        """Reserve one call of at most so many tokens.
+
+        Raises:
+            BudgetExceededError: If it does not fit into what is left.
+        """
+        left = self.left
+        if left.calls == 0:
+            raise BudgetExceededError("no model calls are left in the budget of this workflow")
+        if left.tokens is not None and left.tokens < tokens:
+            raise BudgetExceededError(
+                f"a model call of up to {tokens} tokens does not fit into the {left.tokens} left in the"
+                " budget of this workflow; raise the budget, or lower AgentConfig(max_tokens=...)"
+            )
+        if left.micro_usd == 0:
+            raise BudgetExceededError("no money is left in the budget of this workflow")
+        number, self._next = self._next, self._next + 1
+        self._reserved[number] = tokens
+        return number
+
+    def settle(self, number: int, spent: Spent) -> None:
+        """Replace a reservation by what the call really took."""
+        del self._reserved[number]
+        self.charge(spent)
+
+    def charge(self, spent: Spent) -> None:
+        """Take what was spent."""
+        self._left = self._left.minus(spent)
+
+
+def _is_number(text: str, name: str) -> bool:
+    whole, dot, fraction = text.partition(".")
+    digits = whole + fraction
+    return (
+        digits.isascii()
+        and digits.isdigit()
+        and bool(whole)
+        and (not dot or (name == "usd" and fraction != ""))
+    )
+
+
+def _fraction(micro: int) -> str:
+    return f"{micro:06d}".rstrip("0").ljust(2, "0")
+
+
+def _shares(cap: int | None, shares: int) -> list[int | None]:
+    if cap is None:
+        return [None] * shares
+    each, rest = divmod(cap, shares)
+    return [each + (number < rest) for number in range(shares)]
+
+
+def _less(cap: int | None, spent: int) -> int | None:
+    return None if cap is None else max(0, cap - spent)
+
+
+def _sum(caps: Sequence[int | None]) -> int | None:
+    known = [cap for cap in caps if cap is not None]
+    return sum(known) if len(known) == len(caps) and caps else None
