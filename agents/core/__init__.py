@@ -3,7 +3,7 @@
 from agents.core.base import Agent, AgentConfig, AgentResult, AgentStatus, Artifact
 from agents.core.errors import AgentError
 from agents.core.task import Task, current_task
-from agents.core.workflow import Workflow, all_of
+from agents.core.workflow import Workflow, all_of, first_of, quorum
 
 __all__ = [
     "Agent",
@@ -16,4 +16,6 @@ __all__ = [
     "Workflow",
     "all_of",
     "current_task",
+    "first_of",
+    "quorum",
 ]

@@ -54,6 +54,8 @@ SLOW = ("aiokafka", "anthropic", "faststream")
                 "Workflow",
                 "all_of",
                 "current_task",
+                "first_of",
+                "quorum",
             },
         ),
         (
