@@ -1,7 +1,9 @@
 """The wire contract: what headers say, what is wrong with them, and the ids made from them."""
 
+import hashlib
 import time
 import uuid
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -19,6 +21,8 @@ from streams.envelope import (
     TASK,
     Envelope,
     EnvelopeError,
+    _careful,
+    _usual,
     decode,
     encode,
     fallback,
@@ -427,6 +431,92 @@ def test_names_outside_of_ascii_cannot_be_shifted_into_other_headers() -> None:
     one = FakeRecord("t", 0, b"\0\0\0\2\0\0\0\2", ((4 * smile + "abcd", b""),), b"")
     two = FakeRecord("t", 0, (2 * smile).encode(), (("ab", b""), ("cd", (2 * smile).encode())), b"")
     assert record_digest(one) != record_digest(two)
+
+
+def spelled_out(it: FakeRecord) -> str:
+    """The definition of a record's digest, word by word."""
+    parts = [it.key, it.value, *(value for _, value in it.headers)]
+    names = [name.encode() for name, _ in it.headers]
+    sizes = [0xFFFFFFFF if part is None else len(part) for part in parts] + [len(name) for name in names]
+    lengths = b"".join(size.to_bytes(4, "big") for size in sizes)
+    exact = b"callboard-record-v1" + lengths + b"".join(part or b"" for part in parts) + b"".join(names)
+    return hashlib.sha256(exact).hexdigest()
+
+
+BYTES = st.none() | st.binary(max_size=40)
+
+
+@given(st.lists(st.tuples(st.text(max_size=10), BYTES), max_size=5), BYTES, BYTES)
+def test_a_digest_is_its_definition(headers: Any, key: bytes | None, value: bytes | None) -> None:
+    it = FakeRecord("t", 0, value, tuple(headers), key)
+    assert record_digest(it) == spelled_out(it)
+
+
+@given(st.lists(st.text(max_size=20), min_size=2, max_size=5))
+def test_a_run_id_is_its_definition(parts: list[str]) -> None:
+    encoded = [part.encode() for part in parts]
+    exact = b"".join(len(part).to_bytes(4, "big") + part for part in encoded)
+    run = run_id(parts[0], parts[1], *parts[2:])
+    assert run == hashlib.sha256(b"callboard-run-v1" + exact).hexdigest()
+    number = int.from_bytes(hashlib.sha256(f"{run}/1".encode()).digest()[:16], "big")
+    number = number & ~(0xF << 76) | (8 << 76)
+    assert result_id(run) == str(uuid.UUID(int=number & ~(3 << 62) | (2 << 62)))
+
+
+# The quick way of reading against the careful one
+
+ODD = st.sampled_from([None, b"", b"\xff", b"0", b"-1", b" 1", b"1.0", b"10000", b"\xc2\xb2", b"x" * 1_500])
+USUAL: dict[str, Any] = {
+    "ce_specversion": st.just(b"1.0"),
+    "ce_id": st.sampled_from([b"i", "\N{SNOWMAN}".encode(), b"e" * 3_900]),
+    "ce_source": st.just(b"/shop"),
+    "ce_type": st.sampled_from([TASK.encode(), RESULT.encode(), b"callboard.task.v2"]),
+    "content-type": st.sampled_from(
+        [b"application/json", b"application/json; charset=utf-8", b"application/cloudevents+json"]
+    ),
+    "ce_correlationid": st.just(b"w"),
+    "ce_workflow": st.just(b"flow"),
+    "ce_pass": st.just(b"r"),
+    "ce_status": st.just(b"failed"),
+    "ce_deadline": st.sampled_from(
+        [b"2026-01-31T12:00:00Z", b"2026-01-31T12:00:00", b"2026-02-30T12:00:00Z"]
+    ),
+    "ce_hops": st.sampled_from([b"0", b"007", b"9999"]),
+    "ce_llm": st.just(b"off"),
+    "traceparent": st.just(TRACE.encode()),
+    "tracestate": st.just(b"a=1"),
+    "ce_tenant": st.just(b"\xff"),
+}
+
+
+@st.composite
+def nearly_usual(draw: Any) -> FakeRecord:
+    """An event with some headers missing, odd or there twice."""
+    names = draw(st.permutations(list(USUAL)))[: draw(st.integers(8, len(USUAL)))]
+    headers = {name: draw(USUAL[name]) for name in [*WHOLE, *names]}
+    odd = draw(st.lists(st.sampled_from([*USUAL, "ce_other"]), max_size=2))
+    twice = [(name, b"1") for name in draw(st.lists(st.sampled_from(list(USUAL)), max_size=1))]
+    return record(*(headers | {name: draw(ODD) for name in odd}).items(), *draw(st.just(twice)))
+
+
+@given(nearly_usual())
+def test_the_quick_way_says_what_the_careful_one_says(it: FakeRecord) -> None:
+    assert said(decode, it) == said(_careful, it)
+    assert _usual(it) in (None, said(_careful, it))
+
+
+def said(read: Callable[[FakeRecord], Envelope], it: FakeRecord) -> Envelope | str:
+    try:
+        return read(it)
+    except EnvelopeError as error:
+        return str(error)
+
+
+def test_what_callboard_itself_publishes_goes_the_quick_way() -> None:
+    deadline = datetime(2026, 1, 31, 12, tzinfo=UTC)
+    envelope = Envelope("i", "/s", RESULT, "w", "flow", "r", "failed", deadline, 3, "off", TRACE, "a=1")
+    assert _usual(record(*encode(envelope, causes=[("a", "d" * 64)]))) == envelope
+    assert _usual(record(*encode(Envelope("i", "/s", TASK, "w")))) == Envelope("i", "/s", TASK, "w")
 
 
 # Traces
