@@ -45,7 +45,7 @@ COMMON = {
 KINDS: dict[bytes | None, str] = {kind.encode(): kind for kind in SCHEMAS}
 PLAIN = frozenset({None, b"application/json"})
 
-KEPT = frozenset({"ce_id", "ce_source", "ce_correlationid", "ce_workflow", "ce_pass", "ce_llm"})
+KEPT = frozenset({"ce_id", "ce_source", "ce_correlationid", "ce_workflow", "ce_pass", "ce_rounds", "ce_llm"})
 NO_BYTES = 0xFFFFFFFF
 
 # The headers whose text is read; an event may have any others.
@@ -55,6 +55,7 @@ READ = frozenset(
         "ce_correlationid",
         "ce_workflow",
         "ce_pass",
+        "ce_rounds",
         "ce_status",
         "ce_deadline",
         "ce_hops",
@@ -114,6 +115,7 @@ class Envelope:
         llm: `ce_llm`: "off" once any agent upstream ran in evidence mode.
         traceparent: W3C trace context.
         tracestate: W3C trace state.
+        rounds: `ce_rounds`: which ways back were taken, and how often; `streams.rounds` reads it.
     """
 
     id: str
@@ -128,6 +130,7 @@ class Envelope:
     llm: str | None = None
     traceparent: str | None = None
     tracestate: str | None = None
+    rounds: str | None = None
 
 
 def place(record: Record) -> str:
@@ -196,7 +199,8 @@ def _usual(record: Record) -> Envelope | None:
         return None
     flow, workflow, round_ = known("ce_correlationid"), known("ce_workflow"), known("ce_pass")
     status, deadline, hops, llm = known("ce_status"), known("ce_deadline"), known("ce_hops"), known("ce_llm")
-    read = (kind.encode(), identity, source, flow, workflow, round_, status, deadline, hops, llm)
+    rounds = known("ce_rounds")
+    read = (kind.encode(), identity, source, flow, workflow, round_, rounds, status, deadline, hops, llm)
     if len(b"1.0".join(filter(None, read))) > MAX_READ_BYTES:
         return None
     until: datetime | None = None
@@ -222,6 +226,7 @@ def _usual(record: Record) -> Envelope | None:
             None if llm is None else llm.decode(),
             trace,
             state,
+            rounds.decode() if rounds else None,
         )
     except ValueError:
         return None
@@ -281,6 +286,7 @@ def _careful(record: Record) -> Envelope:
         workflow_id=known("ce_correlationid") or text["ce_id"],
         workflow=known("ce_workflow") or None,
         round=known("ce_pass") or None,
+        rounds=known("ce_rounds") or None,
         status=known("ce_status") or None,
         deadline=_moment(record, text["ce_deadline"]) if "ce_deadline" in text else None,
         hops=_hops(record, text["ce_hops"]) if "ce_hops" in text else None,
@@ -315,13 +321,16 @@ def fallback(record: Record) -> Envelope:
         workflow_id=known.get("ce_correlationid") or known.get("ce_id") or here,
         workflow=known.get("ce_workflow"),
         round=known.get("ce_pass"),
+        rounds=known.get("ce_rounds"),
         llm=known.get("ce_llm"),
         traceparent=traceparent,
         tracestate=tracestate,
     )
 
 
-def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> Headers:
+def encode(  # noqa: C901 (one line per header that may be absent)
+    envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()
+) -> Headers:
     """Make the headers of an event that is about to be published.
 
     Args:
@@ -339,6 +348,8 @@ def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> Hea
         headers.append(("ce_workflow", envelope.workflow.encode()))
     if envelope.round is not None:
         headers.append(("ce_pass", envelope.round.encode()))
+    if envelope.rounds is not None:
+        headers.append(("ce_rounds", envelope.rounds.encode()))
     if causes:
         headers.append(("ce_causationid", ",".join([cause for cause, _ in causes]).encode()))
         headers.append(("ce_causedigest", ",".join([digest for _, digest in causes]).encode()))

@@ -303,7 +303,7 @@ def loop() -> Workflow:
     return workflow
 
 
-def check_no_way_back(
+def check_no_way_back(  # noqa: PLR0913 (what is given, and what it says)
     workflow: Workflow, step: Any, to: Any, says: str, *, when: Any = "no", rounds: Any = 3
 ) -> None:
     before = workflow.backs

@@ -75,6 +75,7 @@ def test_all_headers() -> None:
         ce_correlationid=b"w",
         ce_workflow=b"flow",
         ce_pass=b"r",
+        ce_rounds=b"a:no>b=1",
         ce_status=b"failed",
         ce_deadline=b"2026-01-31T12:00:00Z",
         ce_hops=b"3",
@@ -89,6 +90,7 @@ def test_all_headers() -> None:
         workflow_id="w",
         workflow="flow",
         round="r",
+        rounds="a:no>b=1",
         status="failed",
         deadline=datetime(2026, 1, 31, 12, tzinfo=UTC),
         hops=3,
@@ -149,13 +151,23 @@ def test_other_headers_may_be_there_twice() -> None:
 
 
 @pytest.mark.parametrize(
-    "name", ["ce_correlationid", "ce_workflow", "ce_pass", "ce_status", "ce_llm", "ce_hops", "ce_deadline"]
+    "name",
+    [
+        "ce_correlationid",
+        "ce_workflow",
+        "ce_pass",
+        "ce_rounds",
+        "ce_status",
+        "ce_llm",
+        "ce_hops",
+        "ce_deadline",
+    ],
 )
 def test_a_null_header_is_none(name: str) -> None:
     assert decode(with_headers(**{name: None})) == decode(with_headers())
 
 
-@pytest.mark.parametrize("name", ["ce_correlationid", "ce_workflow", "ce_pass", "ce_status"])
+@pytest.mark.parametrize("name", ["ce_correlationid", "ce_workflow", "ce_pass", "ce_rounds", "ce_status"])
 def test_an_empty_name_is_none(name: str) -> None:
     assert decode(with_headers(**{name: b""})) == decode(with_headers())
 
@@ -227,6 +239,7 @@ ENVELOPES = st.builds(
     workflow_id=TEXT,
     workflow=st.none() | TEXT,
     round=st.none() | TEXT,
+    rounds=st.none() | TEXT,
     status=st.none() | TEXT,
     deadline=st.none() | MOMENTS,
     hops=st.none() | st.integers(0, 9999),
@@ -477,6 +490,7 @@ USUAL: dict[str, Any] = {
     "ce_correlationid": st.just(b"w"),
     "ce_workflow": st.just(b"flow"),
     "ce_pass": st.just(b"r"),
+    "ce_rounds": st.just(b"a:no>b=1"),
     "ce_status": st.just(b"failed"),
     "ce_deadline": st.sampled_from(
         [b"2026-01-31T12:00:00Z", b"2026-01-31T12:00:00", b"2026-02-30T12:00:00Z"]
