@@ -1,6 +1,7 @@
 """What an agent is made of: import from here."""
 
 from agents.core.base import Agent, AgentConfig, AgentResult, AgentStatus, Artifact
+from agents.core.budget import Budget
 from agents.core.errors import AgentError
 from agents.core.task import Task, current_task
 from agents.core.workflow import Workflow, all_of, first_of, quorum
@@ -12,6 +13,7 @@ __all__ = [
     "AgentResult",
     "AgentStatus",
     "Artifact",
+    "Budget",
     "Task",
     "Workflow",
     "all_of",

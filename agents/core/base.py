@@ -2,17 +2,30 @@
 
 import re
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Any, ClassVar, Generic, Literal, get_args, get_origin
+from inspect import isawaitable
+from typing import Any, ClassVar, Generic, Literal, ParamSpec, get_args, get_origin
 
+import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypeVar
 
-from agents.core.errors import AgentError, ConfigurationError, InvalidInputError
-from agents.core.llm import LLMReply, Provider, provider_for
+from agents.core.budget import Budget
+from agents.core.errors import (
+    AgentError,
+    ConfigurationError,
+    InvalidInputError,
+    InvalidOutputError,
+    is_retryable,
+)
+from agents.core.llm import TIMEOUT, LLMReply, Provider, provider_for
+from agents.core.step import InDoubt, Steps, canonical_json
+from agents.core.task import current_task
 
 InputT = TypeVar("InputT", default=Any)
 OutputT = TypeVar("OutputT", default=Any)
+P = ParamSpec("P")
 
 NAME = re.compile(r"[a-z][a-z0-9_-]{0,62}")
 YEAR = 365 * 24 * 3600
@@ -38,7 +51,20 @@ class AgentConfig(BaseModel):
     max_tokens: int = Field(default=4096, ge=1, le=21_333, description="most tokens of one answer")
     concurrency: int = Field(default=16, ge=1, le=100_000, description="runs at the same time in one worker")
     timeout: float | None = Field(default=None, gt=0, le=YEAR, description="seconds one run may take")
+    blocking: bool = Field(default=False, description="run it in a thread: it holds the event loop up")
+    retries: int = Field(default=2, ge=0, le=100, description="attempts after the first, where they may help")
+    backoff: float = Field(default=0.5, gt=0, le=3600, description="seconds before the first; then doubled")
+    max_backoff: float = Field(default=60, gt=0, le=YEAR, description="most seconds between two attempts")
+    in_doubt: InDoubt = Field(
+        default="retry", description="a step that may or may not have happened: repeat it, or park the run"
+    )
+    budget: Budget | None = Field(default=None, description="most that one run may spend on models")
+    calls_per_minute: int | None = Field(default=None, ge=1, description="model calls of one worker")
+    tokens_per_minute: int | None = Field(
+        default=None, ge=1, description="tokens of one worker's model calls"
+    )
     llm: Literal["anthropic", "off"] | None = Field(default=None, description="overrides CALLBOARD_LLM")
+    llm_timeout: float = Field(default=TIMEOUT, gt=0, le=YEAR, description="seconds to wait for an answer")
 
 
 class ErrorDetail(BaseModel):
@@ -85,7 +111,9 @@ class AgentResult(BaseModel, Generic[OutputT]):
         if isinstance(error, AgentError):
             detail = ErrorDetail(type=error.type, message=str(error), retryable=error.retryable)
         else:
-            detail = ErrorDetail(type=type(error).__name__, message=str(error) or repr(error))
+            detail = ErrorDetail(
+                type=type(error).__name__, message=str(error) or repr(error), retryable=is_retryable(error)
+            )
         return cls(status=AgentStatus.FAILED, error=detail)
 
 
@@ -165,17 +193,68 @@ class Agent(ABC, Generic[InputT, OutputT]):
         """
         return provider_for(self.config.llm)
 
+    async def step(self, name: str, fn: Callable[P, object], /, *args: P.args, **kwargs: P.kwargs) -> Any:
+        """Do a side effect whose answer survives a crash: `rate = await self.step("fx", fetch_rate, "EUR")`.
+
+        A run that is repeated gets the answer out of the journal, and `fn` is not called. A step is found
+        again by its name and its arguments, so everything it depends on belongs into these, and nothing that
+        differs from attempt to attempt: no times, no random ids.
+
+        Args:
+            name: What the agent calls it. It is kept in the log: do not change it while runs are under way.
+            fn: Does it; a coroutine function, or a function that is called as it is, on the event loop.
+            args: For `fn`; JSON values or pydantic models.
+            kwargs: Likewise.
+
+        Returns:
+            What `fn` gave, after its way through JSON, the first time as well: a tuple is a list, a pydantic
+            model is a dict.
+
+        Raises:
+            TypeError: If an argument has no form in JSON.
+            InvalidOutputError: If the answer has none, or more than 1.5 MiB; it happened all the same.
+            InDoubtError: If nobody knows whether it happened before, and the agent's `in_doubt` is "park".
+            Exception: Whatever `fn` raises. After a time-out or a lost connection the step is in doubt.
+        """
+
+        async def act() -> bytes:
+            answer = fn(*args, **kwargs)
+            if isawaitable(answer):
+                answer = await answer
+            try:
+                return canonical_json(answer, f"the answer of step {name!r}")
+            except TypeError as error:
+                raise InvalidOutputError(str(error)) from None
+
+        taken = await self._steps().take(
+            "step", name, {"args": args, "kwargs": kwargs}, act, in_doubt=self.config.in_doubt
+        )
+        return orjson.loads(taken.answer)
+
     async def _call_llm(self, prompt: str, *, system: str | None = None) -> LLMReply:
-        """Ask the model.
+        """Ask the model; a step as well, so a run that is repeated does not pay for the same answer twice.
 
         Raises:
             LLMOffError: In evidence mode.
             LLMIncompleteError: If the model stopped before its answer was whole.
             LLMUnavailableError: If the provider refused or could not be reached.
+            InDoubtError: If nobody knows whether it was asked before, and the agent's `in_doubt` is "park".
+            BudgetExceededError: If the run may not spend what the answer may take.
         """
         return await self.llm.ask(
-            prompt, system=system, model=self.config.model, max_tokens=self.config.max_tokens
+            prompt,
+            system=system,
+            model=self.config.model,
+            max_tokens=self.config.max_tokens,
+            timeout=self.config.llm_timeout,
+            in_doubt=self.config.in_doubt,
         )
+
+    def _steps(self) -> Steps:
+        try:
+            return current_task().steps
+        except LookupError:  # outside of a run nothing is kept
+            return Steps(agent=self.name)
 
 
 def _default_name(cls: type) -> str:

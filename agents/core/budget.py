@@ -1,12 +1,13 @@
 """What a workflow may still spend on models: a value that travels with events, and the account of one run.
 
-Budgets are caps on calls, tokens and money. They are split where a workflow forks and summed where it joins, so
+Budgets are caps on calls, tokens and money. They are split where a workflow forks and summed where it joins:
 the whole workflow has one cap. Money is counted in whole micro-dollars; nothing here knows a price.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from decimal import Decimal
-from typing import NamedTuple, Protocol, Self
+from typing import Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -17,7 +18,8 @@ MOST = 2**53 - 1  # what every JSON reader still counts exactly
 MOST_USD = MOST // MICRO
 
 
-class Spent(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Spent:
     """What model calls took; `micro_usd` is none where the price is not known."""
 
     calls: int = 0
@@ -29,6 +31,15 @@ class Spent(NamedTuple):
     def tokens(self) -> int:
         """Tokens of both directions."""
         return self.input_tokens + self.output_tokens
+
+    def __add__(self, other: "Spent") -> "Spent":
+        prices = [price for price in (self.micro_usd, other.micro_usd) if price is not None]
+        return Spent(
+            self.calls + other.calls,
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            sum(prices) if prices else None,
+        )
 
 
 NOTHING = Spent()
@@ -101,6 +112,14 @@ class Budget(BaseModel):
             _less(self.micro_usd, spent.micro_usd or 0),
         )
 
+    def within(self, other: "Budget") -> Self:
+        """Give the stricter of both, cap by cap: what a run may spend of its workflow's budget."""
+        return self.of(
+            _least(self.calls, other.calls),
+            _least(self.tokens, other.tokens),
+            _least(self.micro_usd, other.micro_usd),
+        )
+
     @classmethod
     def merge(cls, parts: Sequence["Budget"]) -> Self:
         """Add up what the parts of a join have left; where one part has no cap, the sum has none."""
@@ -117,6 +136,10 @@ class Allowance(Protocol):
     @property
     def left(self) -> Budget:
         """What the run may still spend, without what is reserved."""
+
+    @property
+    def spent(self) -> Spent:
+        """What the run's calls took, those included that may have been paid for without an answer."""
 
     async def reserve(self, tokens: int) -> int:
         """Reserve one call of at most so many tokens, waiting where a rate limit says so.
@@ -139,14 +162,21 @@ class Spending:
     """The account of one run; lives as long as the run, over all its attempts."""
 
     def __init__(self, budget: Budget) -> None:
-        self._left = budget
+        self._budget = budget
+        self._spent = NOTHING
         self._reserved: dict[int, int] = {}
         self._next = 1
 
     @property
     def left(self) -> Budget:
         """What the run may still spend, without what is reserved."""
-        return self._left.minus(Spent(len(self._reserved), sum(self._reserved.values())))
+        reserved = Spent(len(self._reserved), sum(self._reserved.values()))
+        return self._budget.minus(self._spent + reserved)
+
+    @property
+    def spent(self) -> Spent:
+        """What the run's calls took, those included that may have been paid for without an answer."""
+        return self._spent
 
     async def reserve(self, tokens: int) -> int:
         """Reserve one call of at most so many tokens.
@@ -175,7 +205,7 @@ class Spending:
 
     def charge(self, spent: Spent) -> None:
         """Take what was spent."""
-        self._left = self._left.minus(spent)
+        self._spent += spent
 
 
 def _is_number(text: str, name: str) -> bool:
@@ -198,6 +228,12 @@ def _shares(cap: int | None, shares: int) -> list[int | None]:
         return [None] * shares
     each, rest = divmod(cap, shares)
     return [each + (number < rest) for number in range(shares)]
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    if one is None or other is None:
+        return other if one is None else one
+    return min(one, other)
 
 
 def _less(cap: int | None, spent: int) -> int | None:

@@ -5,22 +5,34 @@ Backends are chosen openly, never by silent fallback: `AgentConfig(llm=...)`, el
 Never retries: the runtime is the one owner of retries.
 """
 
+import math
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import parsedate_to_datetime
 from functools import cache
-from json import JSONDecodeError
-from typing import TYPE_CHECKING, Literal, Protocol, Self, get_args
+from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
+import orjson
+
+from agents.core.budget import NOTHING, Allowance, Spent
 from agents.core.errors import ConfigurationError, LLMIncompleteError, LLMOffError, LLMUnavailableError
-from agents.core.task import current_task
+from agents.core.step import InDoubt, Steps, was_not_sent
+from agents.core.task import Task, current_task
 
 if TYPE_CHECKING:
-    from anthropic import AsyncAnthropic
+    from anthropic import APIStatusError, AsyncAnthropic
 
 Backend = Literal["anthropic", "off"]
 
 CHOICE = "CALLBOARD_LLM"
 CREDENTIALS = ("ANTHROPIC_API_KEY", "ANTHROPIC_AUTH_TOKEN", "ANTHROPIC_BASE_URL")
+TIMEOUT = 600.0
+# Longer than the client's 5 s: a busy event loop is no provider that cannot be reached.
+CONNECT_SECONDS = 30.0
+# A guess that errs upward, for what a call may take before anybody counted it.
+BYTES_PER_TOKEN = 3
 WHOLE_ANSWERS = frozenset({"end_turn", "stop_sequence"})
 ADVICE = {
     "max_tokens": "raise AgentConfig(max_tokens=...) or ask for less",
@@ -53,6 +65,11 @@ class LLMReply(str):
         reply.details = details
         return reply
 
+    @property
+    def replayed(self) -> bool:
+        """Whether it came out of the journal, and nothing was asked now."""
+        return self.details.replayed
+
 
 class Provider(Protocol):
     """One way to ask a model."""
@@ -61,11 +78,30 @@ class Provider(Protocol):
     def asks(self) -> bool:
         """Whether a model is there to be asked; false in evidence mode."""
 
-    async def ask(self, prompt: str, *, system: str | None, model: str, max_tokens: int) -> LLMReply:
-        """Put one question.
+    async def ask(  # noqa: PLR0913 (a question, and keyword-only how)
+        self,
+        prompt: str,
+        *,
+        system: str | None,
+        model: str,
+        max_tokens: int,
+        timeout: float = ...,  # noqa: ASYNC109 (the client's own: it knows whether anything was sent)
+        in_doubt: InDoubt = ...,
+    ) -> LLMReply:
+        """Put one question, or find its answer in the journal of the current run.
+
+        Args:
+            prompt: What to ask.
+            system: What the model is told about its role.
+            model: Its name.
+            max_tokens: Most tokens of the answer.
+            timeout: Seconds to wait for the answer.
+            in_doubt: What to do if nobody knows whether the question was put before.
 
         Raises:
             LLMError: As its subclasses say.
+            InDoubtError: As `in_doubt` says.
+            BudgetExceededError: If the run may not spend what the answer may take.
         """
 
 
@@ -119,13 +155,15 @@ class NoProvider:
 
     asks = False
 
-    async def ask(self, prompt: str, *, system: str | None, model: str, max_tokens: int) -> LLMReply:
+    async def ask(
+        self, prompt: str, *, system: str | None, model: str, max_tokens: int, **options: object
+    ) -> LLMReply:
         """Refuse.
 
         Raises:
             LLMOffError: Always.
         """
-        del prompt, system, max_tokens
+        del prompt, system, max_tokens, options
         raise LLMOffError(
             f"this worker runs without a language model ({CHOICE}=off), so {model!r} was not asked;"
             " set ANTHROPIC_API_KEY and start it with `--llm anthropic`"
@@ -140,71 +178,182 @@ class AnthropicProvider:
     def __init__(self) -> None:
         self._client: AsyncAnthropic | None = None
 
-    async def ask(self, prompt: str, *, system: str | None, model: str, max_tokens: int) -> LLMReply:
-        """Put one question and add its usage to the current task.
+    async def ask(  # noqa: PLR0913 (a question, and keyword-only how)
+        self,
+        prompt: str,
+        *,
+        system: str | None,
+        model: str,
+        max_tokens: int,
+        timeout: float = TIMEOUT,  # noqa: ASYNC109 (the client's own: it knows whether anything was sent)
+        in_doubt: InDoubt = "retry",
+    ) -> LLMReply:
+        """Put one question, or find its answer in the journal; add its usage to the current task.
+
+        The answer is journaled as it came, before it is judged: one that is not whole is paid once, too.
 
         Raises:
             LLMIncompleteError: If the answer is not whole.
             LLMUnavailableError: If the provider refused or could not be reached.
+            InDoubtError: If nobody knows whether the question was put before, and `in_doubt` is "park".
+            BudgetExceededError: If the run may not spend what the answer may take.
         """
+        task = _task()
+        request: dict[str, Any] = {
+            "model": model,
+            "max_tokens": max_tokens,
+            "messages": [{"role": "user", "content": prompt}],
+        }
+        if system:
+            request["system"] = system
+        most = max_tokens + len(f"{prompt}{system or ''}".encode(errors="replace")) // BYTES_PER_TOKEN
+        admission = _Admission(None if task is None else task.allowance, most)
+
+        async def send() -> bytes:
+            # From here on it may be paid for, whatever comes back.
+            admission.spent = Spent(calls=1, input_tokens=most)
+            try:
+                answer = await self._send(request, timeout)
+            except LLMUnavailableError as error:
+                if not error.uncertain:
+                    admission.spent = NOTHING
+                raise
+            admission.spent = _spent(orjson.loads(answer))
+            return answer
+
+        steps = Steps() if task is None else task.steps
+        taken = await steps.take("llm", model, request, send, in_doubt=in_doubt, admission=lambda: admission)
+        message = orjson.loads(taken.answer)
+        spent = _spent(message)
+        if task is not None:
+            is_news = task.usage.add(taken.key, spent, replayed=taken.replayed)
+            # What an earlier attempt of this process paid is in the allowance already.
+            if is_news and taken.replayed and task.allowance is not None:
+                task.allowance.charge(spent)
+        return _read(message, asked=model, replayed=taken.replayed)
+
+    async def _send(self, request: dict[str, Any], timeout: float) -> bytes:  # noqa: ASYNC109 (as above)
         import anthropic  # noqa: PLC0415 (takes a second to import: paid by the first question only)
 
+        model = request["model"]
         if self._client is None:
-            # A server of one's own often needs no key, yet the client insists on one.
-            key = None if any(os.environ.get(name) for name in CREDENTIALS[:2]) else "none"
-            self._client = anthropic.AsyncAnthropic(api_key=key, max_retries=0)
+            self._client = _connect()
         try:
-            message = await self._client.messages.create(
-                model=model,
-                max_tokens=max_tokens,
-                system=system or anthropic.omit,
-                messages=[{"role": "user", "content": prompt}],
+            # Raw: the client's own reading costs time, and drops what it does not know.
+            response = await self._client.messages.with_raw_response.create(
+                **request, timeout=anthropic.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
             )
+            answer: bytes = await response.read()
+            orjson.loads(answer)
         except anthropic.APIStatusError as error:
-            retryable = error.status_code in {408, 409, 429} or error.status_code >= 500  # noqa: PLR2004 (HTTP)
             raise LLMUnavailableError(
                 f"the provider answered {error.status_code} for model {model!r}: {error.message}",
-                retryable=retryable,
+                retryable=_may_be_asked_again(error),
+                retry_after=_retry_after(error.response.headers),
             ) from error
         except anthropic.APIConnectionError as error:
             raise LLMUnavailableError(
-                f"the provider could not be reached for model {model!r}: {error}", retryable=True
+                f"the provider could not be reached for model {model!r}: {error}",
+                retryable=True,
+                uncertain=error.__cause__ is None or not was_not_sent(error.__cause__),
             ) from error
-        except (anthropic.APIError, JSONDecodeError) as error:
+        except (anthropic.APIError, orjson.JSONDecodeError) as error:
             raise LLMUnavailableError(
                 f"the provider's answer for model {model!r} cannot be read: {error}", retryable=False
             ) from error
-        try:
-            # The client does not check what it was sent: a proxy's login page arrives here as well.
-            text = "".join(block.text for block in message.content if block.type == "text")
-            details = ReplyDetails(
-                model=message.model,
-                stop_reason=message.stop_reason or "none",
-                input_tokens=message.usage.input_tokens,
-                output_tokens=message.usage.output_tokens,
-            )
-        except (AttributeError, TypeError) as error:
-            raise LLMUnavailableError(
-                f"the provider's answer for model {model!r} is no message of the Messages API;"
-                " is ANTHROPIC_BASE_URL the right address?",
-                retryable=False,
-            ) from error
-        _count(details)
-        if details.stop_reason not in WHOLE_ANSWERS:
-            advice = ADVICE.get(details.stop_reason, "so its answer is not whole")
-            raise LLMIncompleteError(
-                f"model {details.model!r} stopped with {details.stop_reason!r} after"
-                f" {details.output_tokens} tokens; {advice}",
-                partial=text,
-            )
-        return LLMReply(text, details)
+        return answer
 
 
-def _count(details: ReplyDetails) -> None:
+class _Admission:
+    """One call's part of what the run may spend, from before it is begun until it is known what it took."""
+
+    def __init__(self, allowance: Allowance | None, tokens: int) -> None:
+        self._allowance, self._tokens = allowance, tokens
+        self._number = 0
+        self.spent = NOTHING
+
+    async def __aenter__(self) -> None:
+        if self._allowance is not None:
+            self._number = await self._allowance.reserve(self._tokens)
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._allowance is not None:
+            self._allowance.settle(self._number, self.spent)
+
+
+def _task() -> Task | None:
     try:
-        usage = current_task().usage
+        return current_task()
     except LookupError:  # asked outside of a run, by a test or a script: nobody counts
-        return
-    usage.calls += 1
-    usage.input_tokens += details.input_tokens
-    usage.output_tokens += details.output_tokens
+        return None
+
+
+def _connect() -> "AsyncAnthropic":
+    import anthropic  # noqa: PLC0415 (as above)
+    import httpx2  # noqa: PLC0415 (comes with it)
+
+    # A server of one's own often needs no key, yet the client insists on one.
+    key = None if any(os.environ.get(name) for name in CREDENTIALS[:2]) else "none"
+    # The agents' concurrency is the limit; a second one in here would let calls time out while they queue.
+    limits = httpx2.Limits(max_connections=None, max_keepalive_connections=None)
+    return anthropic.AsyncAnthropic(
+        api_key=key, max_retries=0, http_client=anthropic.DefaultAsyncHttpxClient(limits=limits)
+    )
+
+
+def _may_be_asked_again(error: "APIStatusError") -> bool:
+    if (error.error_code or "").endswith("spend_limit_reached"):
+        return False  # comes as 429 as well, and waiting does not help
+    said = error.response.headers.get("x-should-retry")
+    if said in {"true", "false"}:
+        return bool(said == "true")
+    return error.status_code in {408, 409, 429} or error.status_code >= 500  # noqa: PLR2004 (HTTP)
+
+
+def _retry_after(headers: Mapping[str, str]) -> float | None:
+    for name, unit in (("retry-after-ms", 0.001), ("retry-after", 1.0)):
+        try:
+            seconds = float(headers[name]) * unit
+        except (KeyError, ValueError):
+            continue
+        return seconds if 0 <= seconds < math.inf else None
+    try:
+        at = parsedate_to_datetime(headers["retry-after"])
+        return max(0.0, (at - datetime.now(UTC)).total_seconds())
+    except (KeyError, ValueError, TypeError):  # none, no date, or a date without a zone
+        return None
+
+
+def _spent(message: Any) -> Spent:
+    usage = message.get("usage") if isinstance(message, dict) else None
+    counts = [
+        usage.get(name) if isinstance(usage, dict) else None for name in ("input_tokens", "output_tokens")
+    ]
+    return Spent(1, *(count if isinstance(count, int) and count > 0 else 0 for count in counts))
+
+
+def _read(message: Any, *, asked: str, replayed: bool) -> LLMReply:
+    try:
+        # Nobody has checked what was sent: a proxy's login page arrives here as well.
+        text = "".join(block["text"] for block in message["content"] if block["type"] == "text")
+        details = ReplyDetails(
+            model=message["model"],
+            stop_reason=message.get("stop_reason") or "none",
+            input_tokens=message["usage"]["input_tokens"],
+            output_tokens=message["usage"]["output_tokens"],
+            replayed=replayed,
+        )
+    except (AttributeError, KeyError, TypeError) as error:
+        raise LLMUnavailableError(
+            f"the provider's answer for model {asked!r} is no message of the Messages API;"
+            " is ANTHROPIC_BASE_URL the right address?",
+            retryable=False,
+        ) from error
+    if details.stop_reason not in WHOLE_ANSWERS:
+        advice = ADVICE.get(details.stop_reason, "so its answer is not whole")
+        raise LLMIncompleteError(
+            f"model {details.model!r} stopped with {details.stop_reason!r} after"
+            f" {details.output_tokens} tokens; {advice}",
+            partial=text,
+        )
+    return LLMReply(text, details)

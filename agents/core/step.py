@@ -262,24 +262,33 @@ class Steps:
 _NOT_SENT = frozenset({"ConnectError", "ConnectTimeout", "PoolTimeout", "ProxyError", "UnsupportedProtocol"})
 
 
+def was_not_sent(error: BaseException) -> bool:
+    """Tell whether a connection failed before anything was sent over it."""
+    return isinstance(error, ConnectionRefusedError) or bool(_httpx_names(error) & _NOT_SENT)
+
+
 def is_uncertain(error: BaseException) -> bool:
     """Tell whether what ended with `error` may have happened nevertheless.
 
     An error may say so itself, by an attribute `uncertain`. Otherwise time-outs and lost connections are,
-    unless nothing was sent yet: a refused connection, and httpx's errors of connecting. Cancellation is.
+    unless nothing was sent yet; so is cancellation.
     """
     said = getattr(error, "uncertain", None)
     if isinstance(said, bool):
         return said
-    for kind in type(error).__mro__:
-        if kind.__module__.partition(".")[0] in {"httpx", "httpx2"}:
-            if kind.__name__ in _NOT_SENT:
-                return False
-            if kind.__name__ == "TransportError":
-                return True
-    if isinstance(error, ConnectionRefusedError):
+    if was_not_sent(error):
         return False
-    return isinstance(error, TimeoutError | ConnectionError) or not isinstance(error, Exception)
+    return (
+        isinstance(error, TimeoutError | ConnectionError)
+        or "TransportError" in _httpx_names(error)
+        or not isinstance(error, Exception)
+    )
+
+
+def _httpx_names(error: BaseException) -> set[str]:
+    # By name: agents use either of the two, or none, and this package needs neither.
+    kinds = type(error).__mro__
+    return {kind.__name__ for kind in kinds if kind.__module__.partition(".")[0] in {"httpx", "httpx2"}}
 
 
 def canonical_json(value: Any, what: str) -> bytes:

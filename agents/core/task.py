@@ -121,14 +121,18 @@ class Usage:
         self.input_tokens += spent.input_tokens
         self.output_tokens += spent.output_tokens
         if replayed:
-            self._earlier = Spent(*map(sum, zip(self._earlier[:3], spent[:3], strict=True)))
+            self._earlier += spent
         return True
 
     @property
     def fresh(self) -> Spent:
         """What this process paid for."""
-        calls, input_tokens, output_tokens, _ = self._earlier
-        return Spent(self.calls - calls, self.input_tokens - input_tokens, self.output_tokens - output_tokens)
+        earlier = self._earlier
+        return Spent(
+            self.calls - earlier.calls,
+            self.input_tokens - earlier.input_tokens,
+            self.output_tokens - earlier.output_tokens,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -156,7 +156,9 @@ class ScriptedModel:
         self.answers = list(answers)
         self.questions: list[str] = []
 
-    async def ask(self, prompt: str, *, system: str | None, model: str, max_tokens: int) -> LLMReply:
+    async def ask(
+        self, prompt: str, *, system: str | None, model: str, max_tokens: int, **_: object
+    ) -> LLMReply:
         assert system
         self.questions.append(prompt)
         details = ReplyDetails(model=model, stop_reason="end_turn", input_tokens=max_tokens, output_tokens=1)

@@ -50,6 +50,7 @@ SLOW = ("aiokafka", "anthropic", "faststream")
                 "AgentResult",
                 "AgentStatus",
                 "Artifact",
+                "Budget",
                 "Task",
                 "Workflow",
                 "all_of",
