@@ -1,8 +1,10 @@
 # What Python may know of the Rust machine; `agents/tests/test_machine.py` keeps it equal to the extension,
 # whose own docstrings say what everything means.
-from typing import Literal, final
+from typing import Literal, TypeAlias, final
 
 __all__ = ["AgentRuntime", "Turn"]
+
+_Budget: TypeAlias = tuple[int | None, int | None, int | None]
 
 @final
 class AgentRuntime:
@@ -13,19 +15,50 @@ class AgentRuntime:
         max_queued_records: int,
         max_queued_bytes: int,
         timeout_ms: int | None = None,
+        retries: int | None = None,
+        backoff_ms: int | None = None,
+        max_backoff_ms: int | None = None,
+        retry_budget: int | None = None,
+        dedupe_records: int | None = None,
+        dedupe_ms: int | None = None,
+        max_done_bytes: int | None = None,
+        seed: int | None = None,
     ) -> AgentRuntime: ...
     def turn(
         self,
         now: int,
         *,
-        assigned: list[tuple[int, int, int, bool]] | None = None,
+        assigned: list[tuple[int, int, int, bool, bytes | None, int]]
+        | list[tuple[int, int, int, bool]]
+        | None = None,
         revoked: bool = False,
-        offered: list[tuple[int, int, int, int, bytes | None, int | None, int, tuple[int, ...]]]
+        seen: list[tuple[int, int, bytes, int]] | None = None,
+        offered: list[
+            tuple[int, int, int, int | None, bytes | None, int | None, int, bytes | None, int, _Budget | None]
+        ]
+        | list[
+            tuple[
+                int,
+                int,
+                int,
+                int | None,
+                bytes | None,
+                int | None,
+                int,
+                bytes | None,
+                int,
+                _Budget | None,
+                tuple[int, ...],
+            ]
+        ]
+        | list[tuple[int, int, int, int | None, bytes | None, int | None, int, tuple[int, ...]]]
         | None = None,
         held: list[tuple[int, int, int, int]] | None = None,
         executed: list[int] | None = None,
+        failed: list[tuple[int, int | None]] | None = None,
         acknowledged: list[int] | None = None,
     ) -> Turn: ...
+    def commit_of(self, partition: int) -> tuple[int, int, bytes]: ...
     def in_flight(self) -> int: ...
     def queued(self) -> int: ...
     def running(self) -> int: ...
@@ -38,7 +71,11 @@ class Turn:
     @property
     def cancel(self) -> list[int]: ...
     @property
-    def settled(self) -> list[tuple[int, Literal["expired", "fenced", "stale", "redelivered"]]]: ...
+    def settled(
+        self,
+    ) -> list[tuple[int, Literal["expired", "exhausted", "fenced", "stale", "redelivered", "duplicate"]]]: ...
+    @property
+    def retries(self) -> list[tuple[int, int, int]]: ...
     @property
     def commits(self) -> list[tuple[int, int]]: ...
     @property

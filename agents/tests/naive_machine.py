@@ -15,6 +15,7 @@ class NaiveTurn:
     start: list[int] = field(default_factory=list)
     cancel: list[int] = field(default_factory=list)
     settled: list[tuple[int, str]] = field(default_factory=list)
+    retries: list[tuple[int, int, int]] = field(default_factory=list)
     commits: list[tuple[int, int]] = field(default_factory=list)
     pause: list[int] = field(default_factory=list)
     resume: list[int] = field(default_factory=list)
@@ -42,6 +43,7 @@ class Partition:
     position: int
     told: int
     base: int
+    untold: bool = False
     paused: bool = False
     received: dict[int, str] = field(
         default_factory=dict
@@ -122,7 +124,11 @@ class NaiveMachine:
             "queued_records": self.queued(),
             "queued_bytes": sum(it.nbytes for it in self._in("waiting", "ready")),
             "held": len(self._in("held")),
+            "retrying": 0,
+            "retry_budget": 100,
+            "duplicates": 0,
             "partitions": len(self.partitions),
+            "full_partitions": 0,
             "done_above_base": sum(
                 1
                 for partition in self.partitions.values()
@@ -148,6 +154,7 @@ class NaiveMachine:
             return
         for done in [record, *(it for it in self._in("held") if it.covered_by == token)]:
             self.partitions[done.partition].received[done.offset] = "done"
+            self.partitions[done.partition].untold = True
             self._remove(done)
 
     def _assigned(self, assigned: list[tuple[int, int, int, bool]], turn: NaiveTurn) -> None:
@@ -159,6 +166,10 @@ class NaiveMachine:
                 lost.remove(number)
                 self.partitions[number].base = before[number].base
                 self.partitions[number].received = before[number].received
+                self.partitions[number].untold = any(
+                    progress == "done" and offset >= before[number].base
+                    for offset, progress in before[number].received.items()
+                )
         gone = [it for it in self.records.values() if it.partition in lost and it.state != "fenced"]
         for record in sorted(gone, key=lambda it: (it.partition, it.offset)):
             for part in self._in("held"):
@@ -230,8 +241,8 @@ class NaiveMachine:
         self.flooded = self.stats()["queued_bytes"] > self.max_bytes * (2 if self.flooded else 4)
         for number, partition in sorted(self.partitions.items()):
             base = partition.advance()
-            if base > partition.told:
-                partition.told = base
+            if base > partition.told or partition.untold:
+                partition.told, partition.untold = max(base, partition.told), False
                 turn.commits.append((number, base))
             if self.suspended:
                 continue

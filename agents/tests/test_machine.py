@@ -14,7 +14,7 @@ from agents import _rust
 from agents._rust import AgentRuntime, Turn
 from agents.tests.naive_machine import Held, NaiveMachine, Offered
 
-ANSWERS = ("start", "cancel", "settled", "commits", "pause", "resume", "wake_at")
+ANSWERS = ("start", "cancel", "settled", "retries", "commits", "pause", "resume", "wake_at")
 FIRST = [(0, 1, 0, False)]
 
 
@@ -40,7 +40,7 @@ def test_a_record_runs_and_is_committed() -> None:
     runtime = machine()
     check(runtime.turn(0, assigned=FIRST, offered=[offer(0), offer(1), offer(2)]), start=[0, 1])
     check(runtime.turn(1, executed=[1]), start=[2])
-    check(runtime.turn(2, acknowledged=[1]))
+    check(runtime.turn(2, acknowledged=[1]), commits=[(0, 0)])  # 1 is done above it
     assert runtime.stats()["done_above_base"] == 1
     check(runtime.turn(3, executed=[0], acknowledged=[0]), commits=[(0, 2)])
     assert (runtime.in_flight(), runtime.running(), runtime.queued()) == (1, 1, 0)
@@ -83,11 +83,12 @@ def test_an_expired_record_takes_no_slot_but_keeps_its_lane_and_offset() -> None
 def test_adopted_partitions_go_on_where_they_were() -> None:
     runtime = machine()
     check(runtime.turn(0, assigned=FIRST, offered=[offer(0), offer(1), offer(2)]), start=[0, 1])
-    check(runtime.turn(1, revoked=True, executed=[1], acknowledged=[1]))
+    check(runtime.turn(1, revoked=True, executed=[1], acknowledged=[1]), commits=[(0, 0)])
     check(runtime.turn(2, offered=[offer(3)]), settled=[(3, "stale")])
     again = [offer(10 + offset, epoch=2, offset=offset) for offset in range(4)]
     known = [(10, "redelivered"), (11, "redelivered"), (12, "redelivered")]
-    check(runtime.turn(3, assigned=[(0, 2, 0, True)], offered=again), start=[2], settled=known)
+    turn = runtime.turn(3, assigned=[(0, 2, 0, True)], offered=again)
+    check(turn, start=[2], settled=known, commits=[(0, 0)])
     check(runtime.turn(4, executed=[0], acknowledged=[0]), start=[13], commits=[(0, 2)])
 
 
@@ -121,7 +122,7 @@ def test_a_join_finishes_the_parts_it_covers() -> None:
     check(runtime.turn(2, executed=[1], acknowledged=[1]), commits=[(0, 2)])
     # 2 was refused, so nothing is committed past it until someone brings it again.
     check(runtime.turn(3, offered=[offer(3)]), start=[3])
-    check(runtime.turn(4, executed=[3], acknowledged=[3]))
+    check(runtime.turn(4, executed=[3], acknowledged=[3]), commits=[(0, 2)])
     check(runtime.turn(5, offered=[offer(4, offset=2)]), start=[4])
     check(runtime.turn(6, executed=[4], acknowledged=[4]), commits=[(0, 4)])
 
@@ -157,7 +158,7 @@ def test_pauses_are_issued_anew_after_a_rebalance() -> None:
         ({"offered": [offer(5)], "held": [(5, 0, 1, 5)]}, ValueError, "token 5 is in use"),
         ({"assigned": FIRST * 2}, ValueError, "partition 0 is assigned twice"),
         ({"executed": [0, -1]}, ValueError, r"executed\[1\] is -1"),
-        ({"offered": [offer(5)[:7]]}, ValueError, r"offered\[0\] is .*length 8"),
+        ({"offered": [offer(5)[:7]]}, ValueError, r"offered\[0\] is .*length 10"),
         ({"offered": [offer(5, nbytes=2**32)]}, ValueError, r"offered\[0\]"),
         ({"offered": [offer(5, lane="a")]}, TypeError, r"offered\[0\]"),
         ({"held": ((5, 0, 1, 5),)}, TypeError, "held"),

@@ -4,24 +4,32 @@
 pub(crate) mod admission;
 pub(crate) mod assignment;
 mod deadlines;
+pub(crate) mod dedupe;
+mod done_set;
+mod gate;
 pub(crate) mod lanes;
+pub(crate) mod limits;
 pub(crate) mod misuse;
 mod offsets;
 mod record;
+mod retries;
 mod token_hasher;
 pub(crate) mod turn;
 
 use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
-use admission::{Admission, Limits};
-use assignment::{Assigned, Assignment};
+use admission::Admission;
+use assignment::{Assigned, Assignment, Commit};
 use deadlines::Deadlines;
+use dedupe::{Reach, Sighting};
 use lanes::{Lane, Lanes};
+use limits::Limits;
 use misuse::Misuse;
 use record::{Record, State};
+use retries::Retries;
 use token_hasher::TokenHasher;
-use turn::{Hold, Input, Offer, Reason, Turn};
+use turn::{Failure, Hold, Input, Offer, Reason, Seen, Turn};
 
 /// The scheduling machine of one agent. The crate's page sorts its methods and gives the call order.
 ///
@@ -31,12 +39,21 @@ use turn::{Hold, Input, Offer, Reason, Turn};
 /// - **Lanes**: per lane one record at a time is executing or unacknowledged, in the order offered.
 ///   Across lanes, whoever became ready first starts first.
 /// - **Offsets**: the commit of a partition is its lowest unfinished received offset, or one after
-///   the highest received when all are done. It is told when it advanced.
+///   the highest received when all are done. It is told when it advanced, or when more is done above
+///   it. While what is done above it is nearly too much to be committed along, the partition is
+///   paused and starts only what lets the commit advance.
 /// - **Time**: a run is cancelled at its deadline or its timeout, whichever is first. A queued
 ///   record expires when its deadline passes and it is at the head of its lane. Both hold from the
 ///   millisecond named on.
-/// - **Suspension**: from `revoked` to `assigned` nothing is accepted, started or expired; running
-///   work, acknowledgements and commits go on.
+/// - **Retries**: a failed run waits, holding its lane and its offset but no slot, and is ready again
+///   when its backoff is over and the retry budget, which all lanes share, allows. It expires at
+///   once when its deadline is before that. It is settled as exhausted when it failed once more than
+///   [`Limits::retries`].
+/// - **Duplicates**: a record whose identity was at a lower offset of the same partition, within
+///   [`Limits::dedupe_records`] and [`Limits::dedupe_ms`], is done at once.
+/// - **Care**: below [`Assigned::careful_until`] a partition runs one record at a time.
+/// - **Suspension**: from `revoked` to `assigned` nothing is accepted, started, retried or expired;
+///   running work, acknowledgements and commits go on.
 /// - **Loss**: when a partition is lost, everything unfinished in it is fenced, and nothing is
 ///   committed for it again. A run that still executes keeps its slot and its lane until it ends.
 /// - **Joins**: a record that covers others is taken in only if all of them are held and not covered
@@ -54,8 +71,13 @@ pub struct AgentRuntime {
     start_by: Deadlines,
     /// When executing ones are cancelled.
     end_by: Deadlines,
+    retries: Retries,
+    dedupe: Reach,
+    max_done_bytes: u64,
     unacknowledged: usize,
     held: usize,
+    backing_off: usize,
+    duplicates: u64,
 }
 
 /// What the machine holds, for metrics.
@@ -73,8 +95,16 @@ pub struct Stats {
     pub queued_bytes: u64,
     /// Join parts that wait, for others or for the run that covers them.
     pub held: u64,
+    /// Failed runs that wait for their next attempt.
+    pub retrying: u64,
+    /// Retries the budget allows at once.
+    pub retry_budget: u64,
+    /// Records skipped as duplicates, ever.
+    pub duplicates: u64,
     /// Partitions that are ours.
     pub partitions: u64,
+    /// Partitions that wait for their lowest record, because the done set above it is full.
+    pub full_partitions: u64,
     /// Records done but not committed, because a lower one is not done.
     pub done_above_base: u64,
 }
@@ -96,8 +126,16 @@ impl AgentRuntime {
             lanes: Lanes::default(),
             start_by: Deadlines::default(),
             end_by: Deadlines::default(),
+            retries: Retries::new(&limits),
+            dedupe: Reach {
+                records: limits.dedupe_records,
+                ms: i64::try_from(limits.dedupe_ms).unwrap_or(i64::MAX),
+            },
+            max_done_bytes: limits.max_done_bytes,
             unacknowledged: 0,
             held: 0,
+            backing_off: 0,
+            duplicates: 0,
         })
     }
 
@@ -115,6 +153,9 @@ impl AgentRuntime {
         for token in input.executed {
             self.handle_executed(token, &mut turn);
         }
+        for failure in input.failed {
+            self.handle_failed(failure, &mut turn);
+        }
         for token in input.acknowledged {
             self.handle_acknowledged(token);
         }
@@ -123,6 +164,9 @@ impl AgentRuntime {
         }
         if let Some(assigned) = input.assigned {
             self.handle_assigned(&assigned, &mut turn);
+        }
+        for seen in input.seen {
+            self.handle_seen(seen);
         }
         for hold in input.held {
             self.handle_held(hold, &mut turn);
@@ -137,14 +181,23 @@ impl AgentRuntime {
         Ok(turn)
     }
 
+    /// What to commit for a partition now; `None` if it is not ours. Costs as much as its done set is
+    /// long, so ask when you really commit.
+    #[must_use]
+    pub fn commit_of(&self, partition: u32) -> Option<Commit> {
+        let most = usize::try_from(self.max_done_bytes).unwrap_or(usize::MAX);
+        self.assignment.get(partition).map(|it| it.commit(most))
+    }
+
     /// Runs that still need something from the caller before it may go: executing ones, fenced ones
-    /// that still execute, and those whose result is not acknowledged.
+    /// that still execute, and those whose result is not acknowledged. Those waiting for a retry are
+    /// not among them: whoever owns their partition next will run them.
     #[must_use]
     pub fn in_flight(&self) -> u64 {
         self.admission.executing() + self.unacknowledged as u64
     }
 
-    /// Records taken in but not started.
+    /// Records taken in but not started, or to be started once more.
     #[must_use]
     pub fn queued(&self) -> u64 {
         self.admission.backlog.records
@@ -159,7 +212,8 @@ impl AgentRuntime {
     /// What the machine holds. Costs a look at every partition.
     #[must_use]
     pub fn stats(&self) -> Stats {
-        let done: usize = self.assignment.partitions().map(|it| it.offsets.done_above_base()).sum();
+        let done = self.assignment.partitions().map(|it| it.offsets.done().count());
+        let full = self.assignment.partitions().filter(|it| it.full());
         Stats {
             slots: self.admission.slots(),
             running: self.running(),
@@ -167,8 +221,12 @@ impl AgentRuntime {
             queued_records: self.queued(),
             queued_bytes: self.admission.backlog.bytes,
             held: self.held as u64,
+            retrying: self.backing_off as u64,
+            retry_budget: self.retries.affordable(),
+            duplicates: self.duplicates,
             partitions: self.assignment.len() as u64,
-            done_above_base: done as u64,
+            full_partitions: full.count() as u64,
+            done_above_base: done.fold(0, u64::saturating_add),
         }
     }
 
@@ -202,22 +260,66 @@ impl AgentRuntime {
             return;
         };
         match record.state {
-            State::Executing { end, .. } => {
+            State::Executing { end, cancelled } => {
                 if let Some(end) = end {
                     self.end_by.disarm(end, token);
+                }
+                if !cancelled {
+                    self.retries.deposit();
                 }
                 record.state = State::Unacknowledged;
                 self.unacknowledged += 1;
                 self.admission.free_slot();
             }
-            State::Fenced => {
-                let lane = record.lane;
-                self.records.remove(&token);
-                self.admission.free_slot();
-                turn.settled.push((token, Reason::Fenced));
-                self.release(lane);
-            }
-            State::Waiting | State::Ready | State::Unacknowledged | State::Held { .. } => {}
+            State::Fenced => self.forget_fenced(token, turn),
+            _ => {}
+        }
+    }
+
+    fn handle_failed(&mut self, failure: Failure, turn: &mut Turn) {
+        let Failure { token, retry_after } = failure;
+        let Some(record) = self.records.get_mut(&token) else {
+            return;
+        };
+        let end = match record.state {
+            State::Executing { end, .. } => end,
+            State::Fenced => return self.forget_fenced(token, turn),
+            _ => return,
+        };
+        if let Some(end) = end {
+            self.end_by.disarm(end, token);
+        }
+        self.admission.free_slot();
+        record.failed = record.failed.saturating_add(1);
+        let late = record.deadline.is_some_and(|it| it <= self.now);
+        if self.retries.exhausted(record.failed) && !late {
+            record.state = State::Unacknowledged;
+            self.unacknowledged += 1;
+            turn.settled.push((token, Reason::Exhausted));
+            return;
+        }
+        let delay = self.retries.delay(record.failed, retry_after);
+        let due = self.now.saturating_add(i64::try_from(delay).unwrap_or(i64::MAX));
+        self.backing_off += 1;
+        let in_time = record.deadline.is_none_or(|it| due < it);
+        // Too late already: it expires below, or after the suspension, like any other record.
+        let expires = if in_time { record.deadline } else { Some(self.now) };
+        if let Some(expires) = expires {
+            self.start_by.arm(expires, token);
+        }
+        record.state = State::Backoff { due: in_time.then_some(due), expires };
+        if in_time {
+            self.retries.wait(due, token);
+            turn.retries.push((token, record.failed, delay));
+        }
+    }
+
+    /// A fenced run has ended: its slot and its lane are free.
+    fn forget_fenced(&mut self, token: u64, turn: &mut Turn) {
+        if let Some(record) = self.records.remove(&token) {
+            self.admission.free_slot();
+            turn.settled.push((token, Reason::Fenced));
+            self.release(record.lane);
         }
     }
 
@@ -229,24 +331,34 @@ impl AgentRuntime {
             return;
         };
         self.unacknowledged -= 1;
-        self.finish(&record);
-        for part in &record.covers {
+        self.finish(token, &record);
+        for &number in &record.covers {
             let covered = State::Held { covered_by: Some(token) };
-            if self.records.get(part).is_some_and(|it| it.state == covered)
-                && let Some(part) = self.records.remove(part)
+            if self.records.get(&number).is_some_and(|it| it.state == covered)
+                && let Some(part) = self.records.remove(&number)
             {
                 self.held -= 1;
-                self.finish(&part);
+                self.finish(number, &part);
             }
         }
         self.release(record.lane);
+        if self.assignment.touch(record.partition).is_some_and(|it| it.gate.finish(token)) {
+            self.open_gate(record.partition);
+        }
     }
 
     fn handle_assigned(&mut self, assigned: &[Assigned], turn: &mut Turn) {
         for lost in self.assignment.replace(assigned) {
-            for token in lost.offsets.unfinished() {
+            for token in lost.offsets.unfinished().chain(lost.without_offset.iter().copied()) {
                 self.fence(token, turn);
             }
+        }
+    }
+
+    fn handle_seen(&mut self, seen: Seen) {
+        let Seen { partition, offset, identity, timestamp } = seen;
+        if let Some(partition) = self.assignment.touch(partition) {
+            partition.window.note(Sighting { identity, offset, timestamp }, self.dedupe);
         }
     }
 
@@ -256,11 +368,16 @@ impl AgentRuntime {
             turn.settled.push((token, Reason::Stale));
             return;
         };
-        if partition.offsets.know(place.offset) {
+        let Some(offset) = place.offset else {
+            turn.settled.push((token, Reason::Stale));
+            return;
+        };
+        if partition.offsets.know(offset) {
+            partition.offsets.pass(offset);
             turn.settled.push((token, Reason::Redelivered));
             return;
         }
-        partition.offsets.receive(place.offset, token);
+        partition.offsets.receive(offset, token);
         self.held += 1;
         let record = Record {
             partition: place.partition,
@@ -268,6 +385,7 @@ impl AgentRuntime {
             lane: None,
             deadline: None,
             nbytes: 0,
+            failed: 0,
             covers: Box::default(),
             state: State::Held { covered_by: None },
         };
@@ -275,22 +393,20 @@ impl AgentRuntime {
     }
 
     fn handle_offered(&mut self, offer: Offer, turn: &mut Turn) {
-        let Offer { token, place, lane, deadline, nbytes, covers } = offer;
-        let Some(partition) = self.assignment.accept(place) else {
-            turn.settled.push((token, Reason::Stale));
+        if let Some(reason) = self.refuse(&offer) {
+            turn.settled.push((offer.token, reason));
+            return;
+        }
+        let Offer { token, place, lane, deadline, nbytes, covers, .. } = offer;
+        let Some(partition) = self.assignment.touch(place.partition) else {
             return;
         };
-        if partition.offsets.know(place.offset) {
-            turn.settled.push((token, Reason::Redelivered));
-            return;
+        match place.offset {
+            Some(offset) => partition.offsets.receive(offset, token),
+            None => {
+                partition.without_offset.insert(token);
+            }
         }
-        let free = State::Held { covered_by: None };
-        if !covers.iter().all(|part| self.records.get(part).is_some_and(|it| it.state == free)) {
-            partition.offsets.refuse(place.offset);
-            turn.settled.push((token, Reason::Fenced));
-            return;
-        }
-        partition.offsets.receive(place.offset, token);
         partition.backlog.add(nbytes);
         self.admission.backlog.add(nbytes);
         for part in &covers {
@@ -304,13 +420,52 @@ impl AgentRuntime {
             lane,
             deadline,
             nbytes,
+            failed: 0,
             covers,
             state: State::Waiting,
         };
         self.records.insert(token, record);
-        if lane.is_none_or(|lane| self.lanes.enter(lane, token)) {
-            self.make_ready(token);
+        if partition.gate.holds(place.offset, partition.offsets.floor()) {
+            partition.gate.stop(place.offset, token);
+            self.open_gate(place.partition);
+        } else {
+            self.enter_lane(lane, token);
         }
+    }
+
+    /// Why an offered record is not taken in; its offset is then in the books already.
+    fn refuse(&mut self, offer: &Offer) -> Option<Reason> {
+        let Some(partition) = self.assignment.accept(offer.place) else {
+            return Some(Reason::Stale);
+        };
+        if let Some(offset) = offer.place.offset {
+            let timestamp = offer.timestamp;
+            let sighting = offer.identity.map(|identity| Sighting { identity, offset, timestamp });
+            let known = partition.offsets.know(offset);
+            let repeats = sighting.is_some_and(|it| partition.window.repeats(it, self.dedupe));
+            // A known offset is noted too: after a restart the window has not seen it.
+            if let Some(sighting) = sighting {
+                partition.window.note(sighting, self.dedupe);
+            }
+            if known {
+                partition.offsets.pass(offset);
+                return Some(Reason::Redelivered);
+            }
+            if repeats {
+                partition.receive_done(offset);
+                self.duplicates += 1;
+                return Some(Reason::Duplicate);
+            }
+        }
+        let free = State::Held { covered_by: None };
+        let joins = |part| self.records.get(part).is_some_and(|it| it.state == free);
+        if offer.covers.iter().all(joins) {
+            return None;
+        }
+        if let Some(offset) = offer.place.offset {
+            partition.offsets.refuse(offset);
+        }
+        Some(Reason::Fenced)
     }
 
     fn handle_timeouts(&mut self, turn: &mut Turn) {
@@ -326,29 +481,86 @@ impl AgentRuntime {
             return;
         }
         while let Some(token) = self.start_by.pop_due(self.now) {
-            if let Some(record) = self.records.get_mut(&token) {
-                record.state = State::Unacknowledged;
-                self.unacknowledged += 1;
-                let (partition, nbytes) = (record.partition, record.nbytes);
-                self.dequeue(partition, nbytes);
-                turn.settled.push((token, Reason::Expired));
+            self.expire(token, turn);
+        }
+        while let Some(token) = self.retries.pop_due(self.now) {
+            self.handle_backoff_over(token);
+        }
+    }
+
+    fn expire(&mut self, token: u64, turn: &mut Turn) {
+        let Some(record) = self.records.get_mut(&token) else {
+            return;
+        };
+        let queued = match record.state {
+            State::Backoff { due, .. } => {
+                self.backing_off -= 1;
+                if let Some(due) = due {
+                    self.retries.forget(due, token);
+                }
+                false
+            }
+            _ => true,
+        };
+        record.state = State::Unacknowledged;
+        self.unacknowledged += 1;
+        turn.settled.push((token, Reason::Expired));
+        let (partition, offset, nbytes) = (record.partition, record.offset, record.nbytes);
+        if queued {
+            self.dequeue(partition, nbytes);
+            if let Some(partition) = self.assignment.touch(partition)
+                && offset.is_some()
+            {
+                partition.active += 1;
             }
         }
+    }
+
+    /// A failed run is queued again.
+    fn handle_backoff_over(&mut self, token: u64) {
+        let Some(record) = self.records.get(&token) else {
+            return;
+        };
+        self.backing_off -= 1;
+        self.admission.backlog.add(record.nbytes);
+        if let Some(partition) = self.assignment.touch(record.partition) {
+            partition.backlog.add(record.nbytes);
+            if record.offset.is_some() {
+                partition.active -= 1;
+            }
+        }
+        self.make_ready(token);
     }
 
     fn poll_starts(&mut self, turn: &mut Turn) {
         if self.assignment.suspended() {
             return;
         }
+        let (admission, most) = (&mut self.admission, self.max_done_bytes);
+        self.assignment.look_at_touched(|partition| {
+            partition.measure(most);
+            if !partition.parked.is_empty() {
+                admission.line_up_again(&mut partition.parked);
+            }
+        });
         while self.admission.has_free_slot()
-            && let Some(token) = self.admission.ready.pop_front()
+            && let Some((place, token)) = self.admission.ready.pop_front()
         {
             let Some(record) = self.records.get_mut(&token) else {
                 continue;
             };
-            if record.state != State::Ready {
+            if record.state != (State::Ready { place }) {
                 continue;
             }
+            if let Some(partition) = self.assignment.touch(record.partition) {
+                if !partition.may_start(record.offset) {
+                    partition.parked.push((place, token));
+                    continue;
+                }
+                partition.backlog.subtract(record.nbytes);
+                partition.start(record.offset);
+            }
+            self.admission.backlog.subtract(record.nbytes);
             if let Some(deadline) = record.deadline {
                 self.start_by.disarm(deadline, token);
             }
@@ -358,8 +570,6 @@ impl AgentRuntime {
                 self.end_by.arm(end, token);
             }
             record.state = State::Executing { end, cancelled: false };
-            let (partition, nbytes) = (record.partition, record.nbytes);
-            self.dequeue(partition, nbytes);
             self.admission.take_slot();
             turn.start.push(token);
         }
@@ -367,9 +577,9 @@ impl AgentRuntime {
         // because all slots are busy, they leave it here.
         if self.admission.ready.len() as u64 > 2 * self.queued() + 64 {
             let records = &self.records;
-            self.admission
-                .ready
-                .retain(|token| records.get(token).is_some_and(|it| it.state == State::Ready));
+            self.admission.ready.retain(|&(place, token)| {
+                records.get(&token).is_some_and(|it| it.state == State::Ready { place })
+            });
         }
     }
 
@@ -383,7 +593,7 @@ impl AgentRuntime {
             if let Some(offset) = partition.next_commit() {
                 turn.commits.push((id, offset));
             }
-            let pauses = admission.pauses(partition.paused, partition.backlog);
+            let pauses = admission.pauses(partition.paused, partition.backlog) || partition.full();
             if pauses != partition.paused && !suspended {
                 partition.paused = pauses;
                 if pauses {
@@ -396,8 +606,9 @@ impl AgentRuntime {
     }
 
     fn next_timeout(&self) -> Option<i64> {
-        let start_by = if self.assignment.suspended() { None } else { self.start_by.earliest() };
-        start_by.into_iter().chain(self.end_by.earliest()).min()
+        let waiting = [self.start_by.earliest(), self.retries.next_due()];
+        let waiting = waiting.into_iter().flatten().filter(|_| !self.assignment.suspended());
+        waiting.chain(self.end_by.earliest()).min()
     }
 
     /// Ends the part of a record that its lost partition took with it.
@@ -428,10 +639,19 @@ impl AgentRuntime {
             }
             State::Fenced => return,
             State::Waiting => self.admission.backlog.subtract(record.nbytes),
-            State::Ready => {
+            State::Ready { .. } => {
                 self.admission.backlog.subtract(record.nbytes);
                 if let Some(deadline) = record.deadline {
                     self.start_by.disarm(deadline, token);
+                }
+            }
+            State::Backoff { due, expires } => {
+                self.backing_off -= 1;
+                if let Some(due) = due {
+                    self.retries.forget(due, token);
+                }
+                if let Some(expires) = expires {
+                    self.start_by.disarm(expires, token);
                 }
             }
             State::Unacknowledged => self.unacknowledged -= 1,
@@ -455,15 +675,30 @@ impl AgentRuntime {
         }
     }
 
+    /// Lets records through the gate of a partition, as far as it is open now.
+    fn open_gate(&mut self, partition: u32) {
+        let passing = self.assignment.touch(partition).map(|it| it.gate.pass());
+        for token in passing.unwrap_or_default() {
+            if let Some(lane) = self.records.get(&token).map(|it| it.lane) {
+                self.enter_lane(lane, token);
+            }
+        }
+    }
+
+    fn enter_lane(&mut self, lane: Option<Lane>, token: u64) {
+        if lane.is_none_or(|lane| self.lanes.enter(lane, token)) {
+            self.make_ready(token);
+        }
+    }
+
     fn make_ready(&mut self, token: u64) {
         let Some(record) = self.records.get_mut(&token) else {
             return;
         };
-        record.state = State::Ready;
+        record.state = State::Ready { place: self.admission.line_up(token) };
         if let Some(deadline) = record.deadline {
             self.start_by.arm(deadline, token);
         }
-        self.admission.ready.push_back(token);
     }
 
     /// Takes a record out of what is queued.
@@ -475,9 +710,21 @@ impl AgentRuntime {
     }
 
     /// Marks the offset of a record done.
-    fn finish(&mut self, record: &Record) {
-        if let Some(partition) = self.assignment.touch(record.partition) {
-            partition.offsets.finish(record.offset);
+    fn finish(&mut self, token: u64, record: &Record) {
+        let Some(partition) = self.assignment.touch(record.partition) else {
+            return;
+        };
+        match record.offset {
+            Some(offset) => {
+                partition.finish(offset);
+                // Held parts were never started.
+                if !matches!(record.state, State::Held { .. }) {
+                    partition.active -= 1;
+                }
+            }
+            None => {
+                partition.without_offset.remove(&token);
+            }
         }
     }
 }

@@ -40,17 +40,17 @@
 //! use _rust::{AgentRuntime, Assigned, Input, Lane, Limits, Offer, Place};
 //!
 //! # fn main() -> Result<(), _rust::Misuse> {
-//! let limits = Limits { slots: 2, max_queued_records: 100, max_queued_bytes: 1 << 20, timeout_ms: None };
+//! let limits = Limits { slots: 2, retries: 3, ..Limits::default() };
 //! let mut runtime = AgentRuntime::new(limits)?;
 //! let turn = runtime.turn(0, Input {
-//!     assigned: Some(vec![Assigned { partition: 0, epoch: 1, position: 40, adopt: false }]),
+//!     assigned: Some(vec![Assigned { partition: 0, epoch: 1, position: 40, ..Assigned::default() }]),
 //!     offered: vec![Offer {
 //!         token: 7,
-//!         place: Place { partition: 0, epoch: 1, offset: 40 },
+//!         place: Place { partition: 0, epoch: 1, offset: Some(40) },
 //!         lane: Some(Lane::of(b"customer-12")),
 //!         deadline: Some(5_000),
 //!         nbytes: 812,
-//!         covers: Box::default(),
+//!         ..Offer::default()
 //!     }],
 //!     ..Input::default()
 //! })?;
@@ -68,9 +68,10 @@ mod agent_runtime;
 #[cfg(feature = "python")]
 mod python_bindings;
 
-pub use agent_runtime::admission::Limits;
-pub use agent_runtime::assignment::Assigned;
+pub use agent_runtime::assignment::{Assigned, Commit};
+pub use agent_runtime::dedupe::Identity;
 pub use agent_runtime::lanes::Lane;
+pub use agent_runtime::limits::Limits;
 pub use agent_runtime::misuse::Misuse;
-pub use agent_runtime::turn::{Hold, Input, Offer, Place, Reason, Turn};
+pub use agent_runtime::turn::{Failure, Hold, Input, Offer, Place, Reason, Seen, Turn};
 pub use agent_runtime::{AgentRuntime, Stats};

@@ -11,9 +11,9 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::{Assigned, Hold, Input, Lane, Limits, Misuse, Offer, Place};
+use crate::{Assigned, Failure, Hold, Identity, Input, Lane, Limits, Misuse, Offer, Place, Seen};
 
 #[pymodule]
 mod _rust {
@@ -29,9 +29,20 @@ mod _rust {
 ///     max_queued_bytes: Queued bytes above which a partition is paused; four times this over all
 ///         partitions together pauses every partition that has queued records.
 ///     timeout_ms: How long a run may execute, up to a year. None: as long as its deadline allows.
+///     retries: How often a failed run is repeated, up to 1,000.
+///     backoff_ms: The longest wait before the first retry; each further one waits up to twice as
+///         long. The wait is drawn evenly from 0 on.
+///     max_backoff_ms: The longest wait before any retry, unless the failure itself asked for more.
+///     retry_budget: Retries that may be saved up, by all lanes together. A retry costs one; five
+///         successes, or a second, bring one back. A retry without budget waits.
+///     dedupe_records: Offsets within which a repeated identity is a duplicate; 0 is never.
+///     dedupe_ms: Record time within which a repeated identity is a duplicate.
+///     max_done_bytes: Most bytes of a done set, up to 4,096. At three quarters of it a partition
+///         pauses, and starts only what lets its commit advance.
+///     seed: Chooses the jitter of retries.
 ///
 /// Raises:
-///     ValueError: A limit is zero or absurd.
+///     ValueError: A limit is absurd.
 #[pyclass(frozen, module = "agents._rust")]
 struct AgentRuntime {
     machine: Mutex<crate::AgentRuntime>,
@@ -40,18 +51,41 @@ struct AgentRuntime {
 #[pymethods]
 impl AgentRuntime {
     #[new]
-    #[pyo3(signature = (*, slots, max_queued_records, max_queued_bytes, timeout_ms = None))]
+    #[pyo3(signature = (
+        *, slots, max_queued_records, max_queued_bytes, timeout_ms = None, retries = None,
+        backoff_ms = None, max_backoff_ms = None, retry_budget = None, dedupe_records = None,
+        dedupe_ms = None, max_done_bytes = None, seed = None
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "they are keywords of one call on purpose")]
     fn new(
         slots: Bound<'_, PyAny>,
         max_queued_records: Bound<'_, PyAny>,
         max_queued_bytes: Bound<'_, PyAny>,
         timeout_ms: Option<Bound<'_, PyAny>>,
+        retries: Option<Bound<'_, PyAny>>,
+        backoff_ms: Option<Bound<'_, PyAny>>,
+        max_backoff_ms: Option<Bound<'_, PyAny>>,
+        retry_budget: Option<Bound<'_, PyAny>>,
+        dedupe_records: Option<Bound<'_, PyAny>>,
+        dedupe_ms: Option<Bound<'_, PyAny>>,
+        max_done_bytes: Option<Bound<'_, PyAny>>,
+        seed: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
+        let usual = Limits::default();
         let limits = Limits {
             slots: number("slots", &slots)?,
             max_queued_records: number("max_queued_records", &max_queued_records)?,
             max_queued_bytes: number("max_queued_bytes", &max_queued_bytes)?,
             timeout_ms: timeout_ms.map(|it| number("timeout_ms", &it)).transpose()?,
+            retries: number_or("retries", retries, usual.retries)?,
+            backoff_ms: number_or("backoff_ms", backoff_ms, usual.backoff_ms)?,
+            max_backoff_ms: number_or("max_backoff_ms", max_backoff_ms, usual.max_backoff_ms)?,
+            retry_budget: number_or("retry_budget", retry_budget, usual.retry_budget)?,
+            dedupe_records: number_or("dedupe_records", dedupe_records, usual.dedupe_records)?,
+            dedupe_ms: number_or("dedupe_ms", dedupe_ms, usual.dedupe_ms)?,
+            max_done_bytes: number_or("max_done_bytes", max_done_bytes, usual.max_done_bytes)?,
+            seed: number_or("seed", seed, usual.seed)?,
+            ..usual
         };
         Ok(Self { machine: Mutex::new(crate::AgentRuntime::new(limits)?) })
     }
@@ -59,24 +93,34 @@ impl AgentRuntime {
     /// Take in everything that happened up to `now`, and answer everything to do.
     ///
     /// All times are milliseconds of one monotonic clock of the caller's choice. The arguments are
-    /// handled in this order: executed, acknowledged, revoked, assigned, held, offered.
+    /// handled in this order: executed, failed, acknowledged, revoked, assigned, seen, held, offered.
     ///
     /// Args:
     ///     now: Not earlier than in the turn before.
-    ///     assigned: The complete assignment after a rebalance, as (partition, epoch, position,
-    ///         adopt); None when nothing changed.
+    ///     assigned: The complete assignment after a rebalance, as (partition, epoch, position, adopt,
+    ///         done, careful_until); None when nothing changed. `done` is what `commit_of` gave for
+    ///         this position, or None. Offsets below `careful_until` run one at a time, in order.
+    ///         The last two may be left out, and are without effect on an adopted partition.
     ///     revoked: A rebalance or the shutdown begins: nothing is accepted or started until assigned.
+    ///     seen: Records below the position, as (partition, offset, identity, timestamp), so that their
+    ///         repetitions are duplicates.
     ///     offered: Records to run, as (token, partition, epoch, offset, lane, deadline, nbytes,
-    ///         covers).
+    ///         identity, timestamp, budget) and, until joins do without, covers. Without an offset it
+    ///         is a run without a record. Of version 1: (..., nbytes, covers).
     ///     held: Join parts that wait, as (token, partition, epoch, offset).
-    ///     executed: Runs whose execute ended; their slots are free.
+    ///     executed: Runs whose execute ended with an outcome; their slots are free.
+    ///     failed: Runs whose execute ended with a failure worth a retry, as (token, retry_after_ms);
+    ///         their slots are free.
     ///     acknowledged: Runs whose result is durable; their lanes move on, their offsets are done.
     ///
     /// Raises:
     ///     ValueError: `now` went back, a token is in use, a partition is listed twice, or a number
     ///         is out of range. The machine is as it was before the call.
     ///     TypeError: An argument has the wrong type. The machine is as it was before the call.
-    #[pyo3(signature = (now, *, assigned = None, revoked = false, offered = None, held = None, executed = None, acknowledged = None))]
+    #[pyo3(signature = (
+        now, *, assigned = None, revoked = false, seen = None, offered = None, held = None,
+        executed = None, failed = None, acknowledged = None
+    ))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords of one call on purpose")]
     fn turn(
         &self,
@@ -84,20 +128,24 @@ impl AgentRuntime {
         now: Bound<'_, PyAny>,
         assigned: Option<Bound<'_, PyList>>,
         revoked: bool,
+        seen: Option<Bound<'_, PyList>>,
         offered: Option<Bound<'_, PyList>>,
         held: Option<Bound<'_, PyList>>,
         executed: Option<Bound<'_, PyList>>,
+        failed: Option<Bound<'_, PyList>>,
         acknowledged: Option<Bound<'_, PyList>>,
     ) -> PyResult<Turn> {
         let now = number("now", &now)?;
         let input = Input {
             executed: items("executed", executed, |it| it.extract())?,
+            failed: items("failed", failed, failure_from)?,
             acknowledged: items("acknowledged", acknowledged, |it| it.extract())?,
             revoked,
             assigned: match assigned {
                 Some(list) => Some(items("assigned", Some(list), assigned_from)?),
                 None => None,
             },
+            seen: items("seen", seen, seen_from)?,
             held: items("held", held, hold_from)?,
             offered: items("offered", offered, offer_from)?,
         };
@@ -105,7 +153,29 @@ impl AgentRuntime {
         Turn::build(py, turn)
     }
 
+    /// What to commit for a partition now, as (offset, reach, done).
+    ///
+    /// `reach` is one after the highest offset ever started. `done` is what is finished above
+    /// `offset`, for `assigned`; empty when nothing is. Ask when you really commit: it costs as much
+    /// as `done` is long.
+    ///
+    /// Raises:
+    ///     ValueError: The partition is not assigned.
+    fn commit_of<'py>(
+        &self,
+        py: Python<'py>,
+        partition: Bound<'py, PyAny>,
+    ) -> PyResult<(u64, u64, Bound<'py, PyBytes>)> {
+        let partition = number("partition", &partition)?;
+        let Some(commit) = self.machine().commit_of(partition) else {
+            let message = format!("partition {partition} is not assigned: ask for those that are");
+            return Err(PyValueError::new_err(message));
+        };
+        Ok((commit.offset, commit.reach, PyBytes::new(py, &commit.done)))
+    }
+
     /// Runs executing, fenced ones included, plus runs whose result is not acknowledged yet.
+    /// Runs that wait for a retry are not among them.
     fn in_flight(&self) -> u64 {
         self.machine().in_flight()
     }
@@ -121,7 +191,8 @@ impl AgentRuntime {
     }
 
     /// What the machine holds, for metrics: slots, running, unacknowledged, queued_records,
-    /// queued_bytes, held, partitions, done_above_base.
+    /// queued_bytes, held, retrying, retry_budget, duplicates, partitions, full_partitions,
+    /// done_above_base.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.machine().stats();
         let dict = PyDict::new(py);
@@ -131,7 +202,11 @@ impl AgentRuntime {
         dict.set_item(intern!(py, "queued_records"), stats.queued_records)?;
         dict.set_item(intern!(py, "queued_bytes"), stats.queued_bytes)?;
         dict.set_item(intern!(py, "held"), stats.held)?;
+        dict.set_item(intern!(py, "retrying"), stats.retrying)?;
+        dict.set_item(intern!(py, "retry_budget"), stats.retry_budget)?;
+        dict.set_item(intern!(py, "duplicates"), stats.duplicates)?;
         dict.set_item(intern!(py, "partitions"), stats.partitions)?;
+        dict.set_item(intern!(py, "full_partitions"), stats.full_partitions)?;
         dict.set_item(intern!(py, "done_above_base"), stats.done_above_base)?;
         Ok(dict)
     }
@@ -150,9 +225,12 @@ struct Turn {
     start: Py<PyList>,
     /// Tokens whose task is to be cancelled, once each; the slot is free when executed is reported.
     cancel: Py<PyList>,
-    /// (token, "expired" | "fenced" | "stale" | "redelivered"), in the order it happened.
+    /// (token, "expired" | "exhausted" | "fenced" | "stale" | "redelivered" | "duplicate"), in the
+    /// order it happened. The first two are to be published and acknowledged, the others forgotten.
     settled: Py<PyList>,
-    /// (partition, next offset to read), by partition.
+    /// (token, attempts that failed, wait in milliseconds), for logs; the run will start again.
+    retries: Py<PyList>,
+    /// (partition, next offset to read), by partition, where it or what is done above it changed.
     commits: Py<PyList>,
     /// Partitions to pause, by number.
     pause: Py<PyList>,
@@ -172,6 +250,7 @@ impl Turn {
             start: PyList::new(py, turn.start)?.unbind(),
             cancel: PyList::new(py, turn.cancel)?.unbind(),
             settled: PyList::new(py, settled)?.unbind(),
+            retries: PyList::new(py, turn.retries)?.unbind(),
             commits: PyList::new(py, turn.commits)?.unbind(),
             pause: PyList::new(py, turn.pause)?.unbind(),
             resume: PyList::new(py, turn.resume)?.unbind(),
@@ -187,25 +266,67 @@ impl From<Misuse> for PyErr {
 }
 
 fn assigned_from(item: &Bound<'_, PyAny>) -> PyResult<Assigned> {
-    let (partition, epoch, position, adopt) = item.extract()?;
-    Ok(Assigned { partition, epoch, position, adopt })
+    if item.cast::<PyTuple>()?.len() == 4 {
+        let (partition, epoch, position, adopt) = item.extract()?;
+        return Ok(Assigned { partition, epoch, position, adopt, ..Assigned::default() });
+    }
+    let (partition, epoch, position, adopt, done, careful_until) = item.extract()?;
+    let done: Option<&[u8]> = done;
+    let done = done.unwrap_or_default().into();
+    Ok(Assigned { partition, epoch, position, adopt, done, careful_until })
 }
+
+fn failure_from(item: &Bound<'_, PyAny>) -> PyResult<Failure> {
+    let (token, retry_after) = item.extract()?;
+    Ok(Failure { token, retry_after })
+}
+
+fn seen_from(item: &Bound<'_, PyAny>) -> PyResult<Seen> {
+    let (partition, offset, identity, timestamp) = item.extract()?;
+    Ok(Seen { partition, offset, identity: Identity::of(identity), timestamp })
+}
+
+/// Most calls, tokens and millionths of a dollar.
+type Budget = (Option<u64>, Option<u64>, Option<u64>);
 
 fn hold_from(item: &Bound<'_, PyAny>) -> PyResult<Hold> {
     let (token, partition, epoch, offset) = item.extract()?;
-    Ok(Hold { token, place: Place { partition, epoch, offset } })
+    Ok(Hold { token, place: Place { partition, epoch, offset: Some(offset) } })
 }
 
 fn offer_from(item: &Bound<'_, PyAny>) -> PyResult<Offer> {
-    let (token, partition, epoch, offset, lane, deadline, nbytes, covers) = item.extract()?;
-    let lane: Option<&[u8]> = lane;
-    let covers: Vec<u64> = covers;
+    let length = item.cast::<PyTuple>()?.len();
+    if length == 8 {
+        let (token, partition, epoch, offset, lane, deadline, nbytes, covers) = item.extract()?;
+        let (lane, covers): (Option<&[u8]>, Vec<u64>) = (lane, covers);
+        return Ok(Offer {
+            token,
+            place: Place { partition, epoch, offset },
+            lane: lane.map(Lane::of),
+            deadline,
+            nbytes,
+            covers: covers.into_boxed_slice(),
+            ..Offer::default()
+        });
+    }
+    let covers: Vec<u64> = if length == 11 { item.get_item(10)?.extract()? } else { Vec::new() };
+    let item = if length == 11 {
+        item.cast::<PyTuple>()?.get_slice(0, 10).into_any()
+    } else {
+        item.clone()
+    };
+    let (token, partition, epoch, offset, lane, deadline, nbytes, identity, timestamp, budget) =
+        item.extract()?;
+    let (lane, identity): (Option<&[u8]>, Option<&[u8]>) = (lane, identity);
+    let _: Option<Budget> = budget;
     Ok(Offer {
         token,
         place: Place { partition, epoch, offset },
         lane: lane.map(Lane::of),
         deadline,
         nbytes,
+        identity: identity.map(Identity::of),
+        timestamp,
         covers: covers.into_boxed_slice(),
     })
 }
@@ -232,6 +353,10 @@ where
     T: for<'a> FromPyObject<'a, 'py, Error = PyErr>,
 {
     given.extract().map_err(|error| named(name, given, error))
+}
+
+fn number_or(name: &str, given: Option<Bound<'_, PyAny>>, usual: u64) -> PyResult<u64> {
+    given.map_or(Ok(usual), |it| number(name, &it))
 }
 
 /// Says which argument an error is about. A number out of range is a `ValueError` here, where Python

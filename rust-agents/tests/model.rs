@@ -92,6 +92,8 @@ struct Owned {
     position: u64,
     told: u64,
     base: u64,
+    /// More is done above the base than was told.
+    untold: bool,
     paused: bool,
     /// Every offset that was ever received, and whether it is done.
     received: BTreeMap<u64, bool>,
@@ -120,6 +122,7 @@ impl History {
             max_queued_records: 1 + dice.roll(5),
             max_queued_bytes: 1 + dice.roll(60),
             timeout_ms: dice.one_in(2).then_some(15),
+            ..Limits::default()
         };
         Self {
             limits,
@@ -175,6 +178,7 @@ impl History {
                     .map(|past| past + i64::try_from(self.dice.roll(20)).expect("small")),
                 nbytes: u32::try_from(self.dice.roll(30)).expect("small"),
                 covers: covers.into_boxed_slice(),
+                ..Offer::default()
             });
             token += 1;
         }
@@ -231,7 +235,7 @@ impl History {
         };
         self.read.insert(partition, next.max(offset + 1));
         let epoch = if self.dice.one_in(25) { self.epoch.saturating_sub(1) } else { self.epoch };
-        Place { partition, epoch, offset }
+        Place { partition, epoch, offset: Some(offset) }
     }
 
     fn assignment(&mut self) -> Vec<Assigned> {
@@ -246,7 +250,13 @@ impl History {
         let committed = self.owned.get(&partition).map_or(0, |it| it.told);
         let position = if self.dice.one_in(4) { committed.saturating_sub(2) } else { committed };
         self.read.insert(partition, position);
-        Assigned { partition, epoch: self.epoch, position, adopt: self.dice.one_in(2) }
+        Assigned {
+            partition,
+            epoch: self.epoch,
+            position,
+            adopt: self.dice.one_in(2),
+            ..Assigned::default()
+        }
     }
 
     /// Lets the machine take a turn, books it, and checks it.
@@ -324,7 +334,9 @@ impl History {
             }
             for place in places {
                 let owned = self.owned.get_mut(&place.partition).expect("it is not fenced");
-                assert_eq!(owned.received.insert(place.offset, true), Some(false));
+                let offset = place.offset.expect("all have one");
+                assert_eq!(owned.received.insert(offset, true), Some(false));
+                owned.untold = true;
             }
         }
     }
@@ -336,7 +348,8 @@ impl History {
             let known = if it.adopt { before.remove(&it.partition) } else { None };
             let known = known.unwrap_or_else(|| Owned::from_position(it.position));
             let Assigned { epoch, position, .. } = *it;
-            let owned = Owned { epoch, position, told: position, paused: false, ..known };
+            let untold = known.received.iter().any(|(offset, done)| *done && *offset >= known.base);
+            let owned = Owned { epoch, position, told: position, untold, paused: false, ..known };
             self.owned.insert(it.partition, owned);
         }
         for (token, entry) in &mut self.ledger {
@@ -362,6 +375,7 @@ impl History {
 
     fn book_arrival(&mut self, token: u64, mut entry: Entry, settled: &mut BTreeMap<u64, Reason>) {
         let Place { partition, epoch, offset } = entry.place;
+        let offset = offset.expect("all have one");
         let free = |part: &u64| {
             let part = self.ledger.get(part);
             part.is_some_and(|it| it.fate == Fate::Held && it.covered_by.is_none())
@@ -467,7 +481,8 @@ impl History {
             let unfinished = owned.received.iter().find(|(_, done)| !**done).map(|(it, _)| *it);
             let open = unfinished.into_iter().chain(owned.refused.first().copied()).min();
             owned.base = open.unwrap_or(owned.next());
-            if owned.base > owned.told {
+            if owned.base > owned.told || std::mem::take(&mut owned.untold) {
+                owned.untold = false;
                 owned.told = owned.base;
                 expected.push((partition, owned.base));
             }
@@ -527,6 +542,7 @@ impl Owned {
             position,
             told: position,
             base: position,
+            untold: false,
             paused: false,
             received: BTreeMap::new(),
             refused: BTreeSet::new(),

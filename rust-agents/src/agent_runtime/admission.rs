@@ -3,42 +3,10 @@
 
 use std::collections::VecDeque;
 
-use super::misuse::Misuse;
+use super::limits::Limits;
 
 /// A flood is this many times the queued bytes of one partition, summed over all of them.
 const FLOOD_FACTOR: u64 = 4;
-
-/// What one agent may use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
-    /// Runs executing at once, 1 to 1 000 000.
-    pub slots: u64,
-    /// Queued records above which a partition is paused, 1 to 1 000 000 000.
-    pub max_queued_records: u64,
-    /// Queued bytes above which a partition is paused, 1 to 2^50. Four times this, over all
-    /// partitions together, pauses every partition that has queued records.
-    pub max_queued_bytes: u64,
-    /// How long a run may execute, in milliseconds, up to a year; `None` is for as long as its
-    /// deadline allows.
-    pub timeout_ms: Option<u64>,
-}
-
-impl Limits {
-    pub(crate) fn check(&self) -> Result<(), Misuse> {
-        let year_ms = 365 * 24 * 3_600_000;
-        for (name, given, most) in [
-            ("slots", self.slots, 1_000_000),
-            ("max_queued_records", self.max_queued_records, 1_000_000_000),
-            ("max_queued_bytes", self.max_queued_bytes, 1 << 50),
-            ("timeout_ms", self.timeout_ms.unwrap_or(1), year_ms),
-        ] {
-            if given == 0 || given > most {
-                return Err(Misuse::Limit { name, given, most });
-            }
-        }
-        Ok(())
-    }
-}
 
 /// What waits to be started: of one partition, or of all together.
 #[derive(Clone, Copy, Debug, Default)]
@@ -63,9 +31,11 @@ impl Backlog {
 #[derive(Debug)]
 pub(crate) struct Admission {
     limits: Limits,
-    /// Heads of lanes, first come first served, so no lane starves. A token stays here when its
-    /// record is settled meanwhile; the composer skips it.
-    pub(crate) ready: VecDeque<u64>,
+    /// Heads of lanes as (place in the line, token), first come first served, so no lane starves. An
+    /// entry stays here when its record is settled meanwhile; the composer skips it.
+    pub(crate) ready: VecDeque<(u64, u64)>,
+    /// Places given away so far.
+    places: u64,
     executing: u64,
     /// What waits in all partitions together.
     pub(crate) backlog: Backlog,
@@ -77,6 +47,7 @@ impl Admission {
         Self {
             limits,
             ready: VecDeque::new(),
+            places: 0,
             executing: 0,
             backlog: Backlog::default(),
             flooded: false,
@@ -101,6 +72,19 @@ impl Admission {
 
     pub(crate) fn free_slot(&mut self) {
         self.executing -= 1;
+    }
+
+    /// Puts a token at the end of the line, and answers its place.
+    pub(crate) fn line_up(&mut self, token: u64) -> u64 {
+        self.places += 1;
+        self.ready.push_back((self.places, token));
+        self.places
+    }
+
+    /// Puts entries back to where they stood.
+    pub(crate) fn line_up_again(&mut self, entries: &mut Vec<(u64, u64)>) {
+        self.ready.extend(entries.drain(..));
+        self.ready.make_contiguous().sort_unstable();
     }
 
     /// Measures the sum of all partitions; true when the flood came or went, and so every partition

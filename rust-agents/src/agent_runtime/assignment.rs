@@ -4,12 +4,14 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::admission::Backlog;
+use super::dedupe::Window;
+use super::gate::Gate;
 use super::misuse::Misuse;
 use super::offsets::Offsets;
 use super::turn::Place;
 
 /// One partition of a complete assignment.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Assigned {
     /// The caller's number for a topic partition.
     pub partition: u32,
@@ -20,6 +22,23 @@ pub struct Assigned {
     /// The partition came straight back, and nobody else committed: what is known of it stays
     /// valid under the new epoch. Without effect on a partition that was not known.
     pub adopt: bool,
+    /// The done set that was committed together with `position`, as [`Commit::done`] gave it. What
+    /// is no encoding of a set holds nothing. Without effect on an adopted partition.
+    pub done: Box<[u8]>,
+    /// Offsets below it run one at a time, in order, before anything later of this partition, and so
+    /// do runs without an offset until these are done. Without effect on an adopted partition.
+    pub careful_until: u64,
+}
+
+/// What to commit for a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Commit {
+    /// The next offset to read.
+    pub offset: u64,
+    /// One after the highest offset ever started: what may have been in flight in a crash.
+    pub reach: u64,
+    /// What is done above `offset`, for [`Assigned::done`]; empty when nothing is.
+    pub done: Vec<u8>,
 }
 
 /// What is known of a partition that is ours.
@@ -30,19 +49,103 @@ pub(crate) struct Partition {
     pub(crate) offsets: Offsets,
     pub(crate) backlog: Backlog,
     pub(crate) paused: bool,
-    /// The commit last told to the caller, or where the log says it stands.
-    told: u64,
+    pub(crate) window: Window,
+    pub(crate) gate: Gate,
+    /// Runs without an offset, by token.
+    pub(crate) without_offset: BTreeSet<u64>,
+    /// Records that started and are not done: executing, in backoff, or not acknowledged.
+    pub(crate) active: u64,
+    /// One after the highest offset ever started.
+    reach: u64,
+    /// The done set is about as large as it may get.
+    full: bool,
+    /// Entries of the line that may not start while it is full.
+    pub(crate) parked: Vec<(u64, u64)>,
+    /// The commit last told to the caller, or where the log says it stands. `None` when more is done
+    /// above it than was told.
+    told: Option<u64>,
     touched: bool,
 }
 
 impl Partition {
-    /// The commit to tell, if it advanced.
+    fn new(assigned: &Assigned) -> Self {
+        let &Assigned { epoch, position, careful_until, .. } = assigned;
+        Self {
+            epoch,
+            position,
+            offsets: Offsets::from_position(position, &assigned.done),
+            backlog: Backlog::default(),
+            paused: false,
+            window: Window::default(),
+            gate: Gate::until(careful_until),
+            without_offset: BTreeSet::new(),
+            active: 0,
+            reach: position,
+            full: false,
+            parked: Vec::new(),
+            told: Some(position),
+            touched: false,
+        }
+    }
+
+    /// Goes on with what is known. A commit that was told may have failed in the rebalance: `told`
+    /// goes back to what the log says, so it is told again.
+    fn adopt(self, assigned: &Assigned) -> Self {
+        let &Assigned { epoch, position, .. } = assigned;
+        let told = self.offsets.done().is_empty().then_some(position);
+        Self { epoch, position, paused: false, told, ..self }
+    }
+
+    /// The commit to tell, if there is news.
     pub(crate) fn next_commit(&mut self) -> Option<u64> {
         let base = self.offsets.advance();
-        (base > self.told).then(|| {
-            self.told = base;
-            base
-        })
+        let news = self.told.is_none_or(|told| base > told);
+        self.told = Some(base).max(self.told);
+        news.then_some(base)
+    }
+
+    pub(crate) fn commit(&self, most_done_bytes: usize) -> Commit {
+        let offset = self.offsets.floor();
+        let done = self.offsets.done().encode(offset, most_done_bytes);
+        Commit { offset, reach: self.reach.max(offset), done }
+    }
+
+    /// Takes note that an offset is done.
+    pub(crate) fn finish(&mut self, offset: u64) {
+        self.offsets.finish(offset);
+        self.told = None;
+    }
+
+    /// Takes in a record that is done already.
+    pub(crate) fn receive_done(&mut self, offset: u64) {
+        self.offsets.receive_done(offset);
+        self.told = None;
+    }
+
+    /// Measures the done set, before starts are decided.
+    pub(crate) fn measure(&mut self, most_done_bytes: u64) {
+        let base = self.offsets.advance();
+        let len = self.offsets.done().encoded_len(base);
+        self.full = len * 4 >= most_done_bytes * 3 && len > 0 && self.offsets.blocked();
+    }
+
+    pub(crate) fn full(&self) -> bool {
+        self.full
+    }
+
+    /// Whether a record may start. While the done set is full, only what helps: the record everything
+    /// above waits for, a run that has no offset, or, because the former may itself wait behind
+    /// another one in its lane, a single one of any kind.
+    pub(crate) fn may_start(&self, offset: Option<u64>) -> bool {
+        !self.full || self.active == 0 || offset.is_none_or(|it| it == self.offsets.floor())
+    }
+
+    /// Takes note of a start.
+    pub(crate) fn start(&mut self, offset: Option<u64>) {
+        if let Some(offset) = offset {
+            self.active += 1;
+            self.reach = self.reach.max(offset.saturating_add(1));
+        }
     }
 }
 
@@ -83,26 +186,14 @@ impl Assignment {
     pub(crate) fn replace(&mut self, assigned: &[Assigned]) -> Vec<Partition> {
         self.suspended = false;
         let mut before = std::mem::take(&mut self.partitions);
-        for &Assigned { partition, epoch, position, adopt } in assigned {
+        for it in assigned {
             // The rest of `before` is lost, so what is not adopted stays in it.
-            let adopted = if adopt { before.remove(&partition) } else { None };
+            let adopted = if it.adopt { before.remove(&it.partition) } else { None };
             let current = match adopted {
-                // A commit that was told may have failed in the rebalance: `told` goes back to what
-                // the log says, so it is told again.
-                Some(known) => {
-                    Partition { epoch, position, paused: false, told: position, ..known }
-                }
-                None => Partition {
-                    epoch,
-                    position,
-                    offsets: Offsets::from_position(position),
-                    backlog: Backlog::default(),
-                    paused: false,
-                    told: position,
-                    touched: false,
-                },
+                Some(known) => known.adopt(it),
+                None => Partition::new(it),
             };
-            self.partitions.insert(partition, current);
+            self.partitions.insert(it.partition, current);
         }
         self.touch_all();
         before.into_values().collect()
@@ -113,8 +204,9 @@ impl Assignment {
         if self.suspended {
             return None;
         }
-        self.touch(place.partition)
-            .filter(|it| it.epoch == place.epoch && it.position <= place.offset)
+        self.touch(place.partition).filter(|it| {
+            it.epoch == place.epoch && place.offset.is_none_or(|offset| it.position <= offset)
+        })
     }
 
     /// A partition about to be changed.
@@ -134,6 +226,15 @@ impl Assignment {
         }
     }
 
+    /// Looks at the partitions touched since the last visit, in no order.
+    pub(crate) fn look_at_touched(&mut self, mut look: impl FnMut(&mut Partition)) {
+        for partition in &self.touched {
+            if let Some(known) = self.partitions.get_mut(partition) {
+                look(known);
+            }
+        }
+    }
+
     /// Visits the partitions touched since the last visit, in order.
     pub(crate) fn visit_touched(&mut self, mut visit: impl FnMut(u32, &mut Partition)) {
         self.touched.sort_unstable();
@@ -143,6 +244,10 @@ impl Assignment {
                 visit(partition, known);
             }
         }
+    }
+
+    pub(crate) fn get(&self, partition: u32) -> Option<&Partition> {
+        self.partitions.get(&partition)
     }
 
     pub(crate) fn partitions(&self) -> impl Iterator<Item = &Partition> {

@@ -21,7 +21,9 @@ pub enum Misuse {
         name: &'static str,
         /// What was given.
         given: u64,
-        /// The largest value accepted; the smallest is 1.
+        /// The smallest value accepted.
+        least: u64,
+        /// The largest value accepted.
         most: u64,
     },
     /// `now` is earlier than in the turn before.
@@ -46,8 +48,8 @@ pub enum Misuse {
 impl fmt::Display for Misuse {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Limit { name, given, most } => {
-                write!(formatter, "{name} is {given}, but must be from 1 to {most}")
+            Self::Limit { name, given, least, most } => {
+                write!(formatter, "{name} is {given}, but must be from {least} to {most}")
             }
             Self::ClockWentBack { now, before } => write!(
                 formatter,

@@ -3,87 +3,108 @@
 
 use std::collections::BTreeMap;
 
+use super::done_set::DoneSet;
+
 /// What was received of one partition and is not below the floor.
 #[derive(Debug)]
 pub(crate) struct Offsets {
-    received: BTreeMap<u64, Progress>,
+    open: BTreeMap<u64, Open>,
+    /// Above the floor: received and done, or done before a restart and not received yet.
+    done: DoneSet,
     /// Everything received below it is done and forgotten.
     floor: u64,
     /// One after the highest received.
     next: u64,
-    done: usize,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Progress {
-    /// Queued, executing, waiting for acknowledgement, or held, under this token.
+enum Open {
+    /// Queued, executing, waiting for a retry or an acknowledgement, or held, under this token.
     Unfinished(u64),
     /// Received and refused. It is not done, so nothing is committed past it, and whoever brings it
     /// again is welcome.
     Refused,
-    /// Acknowledged.
-    Done,
 }
 
 impl Offsets {
-    /// A partition read from `position` on, of which nothing was received yet.
-    pub(crate) fn from_position(position: u64) -> Self {
-        Self { received: BTreeMap::new(), floor: position, next: position, done: 0 }
+    /// A partition read from `position` on, of which nothing was received yet, and of which `done`,
+    /// encoded from there on, is done all the same.
+    pub(crate) fn from_position(position: u64, done: &[u8]) -> Self {
+        Self {
+            open: BTreeMap::new(),
+            done: DoneSet::decode(done, position),
+            floor: position,
+            next: position,
+        }
     }
 
     /// Whether a copy of this offset is here, or was here and is done.
     pub(crate) fn know(&self, offset: u64) -> bool {
         offset < self.floor
-            || matches!(self.received.get(&offset), Some(Progress::Unfinished(_) | Progress::Done))
+            || matches!(self.open.get(&offset), Some(Open::Unfinished(_)))
+            || self.done.contains(offset)
     }
 
     /// Takes a record in as unfinished.
     pub(crate) fn receive(&mut self, offset: u64, token: u64) {
-        self.insert(offset, Progress::Unfinished(token));
+        self.open.insert(offset, Open::Unfinished(token));
+        self.pass(offset);
+    }
+
+    /// Takes a record in as done.
+    pub(crate) fn receive_done(&mut self, offset: u64) {
+        self.open.remove(&offset);
+        self.done.insert(offset);
+        self.pass(offset);
     }
 
     /// Notes a record that was received but not taken in.
     pub(crate) fn refuse(&mut self, offset: u64) {
-        self.insert(offset, Progress::Refused);
+        self.open.insert(offset, Open::Refused);
+        self.pass(offset);
+    }
+
+    /// Notes that a known record was received once more: the first time, after a restart.
+    pub(crate) fn pass(&mut self, offset: u64) {
+        self.next = self.next.max(offset.saturating_add(1));
     }
 
     /// Marks a record done.
     pub(crate) fn finish(&mut self, offset: u64) {
-        if let Some(progress @ Progress::Unfinished(_)) = self.received.get_mut(&offset) {
-            *progress = Progress::Done;
-            self.done += 1;
+        if matches!(self.open.get(&offset), Some(Open::Unfinished(_))) {
+            self.open.remove(&offset);
+            self.done.insert(offset);
         }
     }
 
     /// Forgets the finished prefix, and answers the next offset to read after a restart: the lowest
     /// unfinished one, or one after the highest when everything received is done.
     pub(crate) fn advance(&mut self) -> u64 {
-        while let Some(lowest) = self.received.first_entry() {
-            if *lowest.get() != Progress::Done {
-                break;
-            }
-            lowest.remove();
-            self.done -= 1;
-        }
-        self.floor = self.received.first_key_value().map_or(self.next, |(&offset, _)| offset);
+        self.floor = self.open.first_key_value().map_or(self.next, |(&offset, _)| offset);
+        self.done.forget_below(self.floor);
         self.floor
+    }
+
+    /// What `advance` answered last.
+    pub(crate) fn floor(&self) -> u64 {
+        self.floor
+    }
+
+    /// Whether something unfinished is at the floor, so that the done set can only grow.
+    pub(crate) fn blocked(&self) -> bool {
+        matches!(self.open.first_key_value(), Some((_, Open::Unfinished(_))))
     }
 
     /// The tokens of all unfinished records, by offset.
     pub(crate) fn unfinished(&self) -> impl Iterator<Item = u64> {
-        self.received.values().filter_map(|progress| match progress {
-            Progress::Unfinished(token) => Some(*token),
-            Progress::Refused | Progress::Done => None,
+        self.open.values().filter_map(|open| match open {
+            Open::Unfinished(token) => Some(*token),
+            Open::Refused => None,
         })
     }
 
-    /// How many are done but wait for a lower one.
-    pub(crate) fn done_above_base(&self) -> usize {
-        self.done
-    }
-
-    fn insert(&mut self, offset: u64, progress: Progress) {
-        self.received.insert(offset, progress);
-        self.next = self.next.max(offset.saturating_add(1));
+    /// What is done above the floor.
+    pub(crate) fn done(&self) -> &DoneSet {
+        &self.done
     }
 }

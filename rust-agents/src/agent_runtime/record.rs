@@ -7,10 +7,13 @@ use super::lanes::Lane;
 #[derive(Debug)]
 pub(crate) struct Record {
     pub(crate) partition: u32,
-    pub(crate) offset: u64,
+    /// `None` for a run without a record.
+    pub(crate) offset: Option<u64>,
     pub(crate) lane: Option<Lane>,
     pub(crate) deadline: Option<i64>,
     pub(crate) nbytes: u32,
+    /// How many attempts failed.
+    pub(crate) failed: u32,
     /// Held records that are done with this one.
     pub(crate) covers: Box<[u64]>,
     pub(crate) state: State,
@@ -20,21 +23,26 @@ pub(crate) struct Record {
 ///
 /// ```text
 /// Waiting -> Ready -> Executing -> Unacknowledged -> (gone)
-///              |          +-> Fenced -> (gone)             partition lost while executing
-///              +-> Unacknowledged                          expired
+///             ^|          |+-> Fenced -> (gone)            partition lost while executing
+///             |+----------|--> Unacknowledged              expired
+///             +- Backoff <+                                failed
+///                  +-> Unacknowledged                      expired
 /// Held -> (gone)                                           with the run that covers it
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
-    /// Queued, behind another record of its lane.
+    /// Queued, behind another record of its lane or at the gate of its partition.
     Waiting,
-    /// Queued, at the head of its lane.
-    Ready,
+    /// Queued, at the head of its lane, with its place in the line.
+    Ready { place: u64 },
     /// Holds a slot. `end` is what `Deadlines` was armed with; `None` as well once it was cancelled.
     Executing { end: Option<i64>, cancelled: bool },
     /// Its partition is lost, but its task still runs: it holds its slot, and its lane too, because
     /// cancellation is cooperative and two events of one key must not run at once.
     Fenced,
+    /// Failed, and holds its lane and its offset, but no slot. It is tried again when `due`, or
+    /// expires, whichever it was armed for.
+    Backoff { due: Option<i64>, expires: Option<i64> },
     /// Its result is on the way; it holds its lane and its offset.
     Unacknowledged,
     /// A join part that waits for the run that covers it.

@@ -1,6 +1,7 @@
 //! These types exist to carry one turn across the boundary; they are plain data and decide nothing.
 
 use super::assignment::Assigned;
+use super::dedupe::Identity;
 use super::lanes::Lane;
 
 /// Everything that happened since the last turn. `Input::default()` is "only time went by".
@@ -11,6 +12,9 @@ pub struct Input {
     /// Runs whose `execute` ended: normally, by an error, or because they were cancelled. Each frees
     /// its slot. Tokens that do not execute are ignored.
     pub executed: Vec<u64>,
+    /// Runs whose `execute` ended by a failure worth a retry. Each frees its slot. Tokens that do not
+    /// execute are ignored.
+    pub failed: Vec<Failure>,
     /// Runs (and expired records) whose result is durable. Tokens that are not waiting for this,
     /// such as a run that still executes, are ignored.
     pub acknowledged: Vec<u64>,
@@ -18,6 +22,9 @@ pub struct Input {
     pub revoked: bool,
     /// The complete assignment after a rebalance; `None` when nothing changed.
     pub assigned: Option<Vec<Assigned>>,
+    /// Records below the position, so that their repetitions are known after a restart. Those of
+    /// partitions that are not ours are ignored.
+    pub seen: Vec<Seen>,
     /// Join parts that wait for a later record.
     pub held: Vec<Hold>,
     /// Records to run.
@@ -25,18 +32,40 @@ pub struct Input {
 }
 
 /// Where a record stands in the log, and under which assignment it was read.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Place {
     /// The caller's number for a topic partition.
     pub partition: u32,
     /// The epoch under which the record was read.
     pub epoch: u64,
+    /// Its offset; `None` for a run without a record of its own, such as a join that fires.
+    pub offset: Option<u64>,
+}
+
+/// A run that failed, and may do better later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failure {
+    /// Whose run.
+    pub token: u64,
+    /// The least wait before the next attempt, in milliseconds, if the failure named one.
+    pub retry_after: Option<u64>,
+}
+
+/// A record that was read only for its identity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The caller's number for a topic partition.
+    pub partition: u32,
     /// Its offset.
     pub offset: u64,
+    /// Which event it is.
+    pub identity: Identity,
+    /// Its record time, in milliseconds.
+    pub timestamp: i64,
 }
 
 /// A record to run.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, Default)]
 pub struct Offer {
     /// The caller's name for this record, never used for another one.
     pub token: u64,
@@ -49,6 +78,10 @@ pub struct Offer {
     /// What it weighs while it is queued. A Kafka record is below 2 GiB, so `u32` holds it, and no
     /// sum of these can overflow.
     pub nbytes: u32,
+    /// Which event it is; `None` is never a duplicate.
+    pub identity: Option<Identity>,
+    /// Its record time, in milliseconds.
+    pub timestamp: i64,
     /// Held records that are done when this one is acknowledged: the parts of a join that fires.
     pub covers: Box<[u64]>,
 }
@@ -65,14 +98,19 @@ pub struct Hold {
 /// Why a record was settled without being run by this turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Reason {
-    /// Its deadline passed before it started. Publish the failure, then report `acknowledged`: until
-    /// then it keeps its lane and its offset. It holds no slot.
+    /// Its deadline passed before it started, or leaves no time for another attempt. Publish the
+    /// failure, then report `acknowledged`: until then it keeps its lane and its offset. It holds no
+    /// slot.
     Expired,
+    /// It failed for the last time. Publish that, then report `acknowledged`, as for `Expired`.
+    Exhausted,
+    /// The same event is at a lower offset of the same partition. It is done; forget this copy.
+    Duplicate,
     /// Its partition is gone, or a part it covers is. Forget it.
     Fenced,
     /// It was read under another assignment, or below the position of this one. Forget it.
     Stale,
-    /// The machine knows this offset already. Forget this copy.
+    /// The machine knows this offset already, or it was done before a restart. Forget this copy.
     Redelivered,
 }
 
@@ -82,6 +120,8 @@ impl Reason {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Expired => "expired",
+            Self::Exhausted => "exhausted",
+            Self::Duplicate => "duplicate",
             Self::Fenced => "fenced",
             Self::Stale => "stale",
             Self::Redelivered => "redelivered",
@@ -99,7 +139,11 @@ pub struct Turn {
     pub cancel: Vec<u64>,
     /// Tokens settled without a run of this turn, in the order it happened.
     pub settled: Vec<(u64, Reason)>,
-    /// Partitions with their next offset to read, by partition.
+    /// Failed runs that will be tried again: the token, how many attempts failed, and the wait in
+    /// milliseconds, which the retry budget may prolong.
+    pub retries: Vec<(u64, u32, u64)>,
+    /// Partitions with their next offset to read, by partition: those where it advanced, or where
+    /// more is done above it.
     pub commits: Vec<(u32, u64)>,
     /// Partitions to pause, by partition.
     pub pause: Vec<u32>,
