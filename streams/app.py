@@ -44,8 +44,8 @@ class AgentApp(AsgiFastStream):
         settings: By default from `CALLBOARD_*`.
 
     Raises:
-        ConfigurationError: If workflows share a name, no name is given for several, or no language model is
-            chosen.
+        ConfigurationError: If workflows share a name, no name is given for several, no language model is
+            chosen, or a setting is wrong.
     """
 
     def __init__(
@@ -63,7 +63,7 @@ class AgentApp(AsgiFastStream):
                 f"application name {self.name!r} cannot name a consumer group: use lower-case letters,"
                 " digits, '.', '_' and '-', at most 63 in all"
             )
-        self.settings = settings or Settings()
+        self.settings = settings or Settings.from_environment()
         self.topics = Topics(self.settings.topic_prefix)
         connection = self.settings.connection
         self.kafka = kafka = _Broker(

@@ -150,20 +150,11 @@ def settings() -> Settings:
     """Read the settings.
 
     Raises:
-        CommandError: If an environment variable does not hold what it should.
+        ConfigurationError: If an environment variable does not hold what it should.
     """
-    from pydantic import ValidationError
-
     from streams.settings import Settings
 
-    try:
-        return Settings()
-    except ValidationError as error:
-        problems = "; ".join(
-            f"CALLBOARD_{'_'.join(map(str, problem['loc'])).upper()}={problem['input']!r}: {problem['msg']}"
-            for problem in error.errors(include_url=False)
-        )
-        raise CommandError(f"wrong setting: {problems}", ExitCode.USAGE) from None
+    return Settings.from_environment()
 
 
 def quiet_logging() -> None:

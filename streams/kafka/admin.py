@@ -16,6 +16,7 @@ from aiokafka.errors import (
 
 from agents.core.errors import ConfigurationError
 from streams.kafka.connection import Connection
+from streams.kafka.diagnosis import reason
 from streams.topics import MAX_RECORD_BYTES
 
 # Headers and framing come on top of a record's value.
@@ -23,15 +24,16 @@ TOPIC_CONFIG = {"max.message.bytes": str(MAX_RECORD_BYTES + 64 * 1024), "retenti
 
 
 class BrokerUnreachableError(ConfigurationError):
-    """No Kafka broker answers at the configured address."""
+    """No Kafka broker answers at the configured address, or it does not let us in."""
 
     type = "broker_unreachable"
 
 
-def unreachable(connection: Connection) -> BrokerUnreachableError:
-    """Say that nobody answers, and what to do."""
+async def unreachable(connection: Connection) -> BrokerUnreachableError:
+    """Say why nobody answers or lets us in, and what to do."""
     return BrokerUnreachableError(
-        f"no Kafka broker answers at {connection.servers}; start the local one with `callboard up`, or set"
+        await reason(connection)
+        or f"no Kafka broker answers at {connection.servers}; start the local one with `callboard up`, or set"
         " CALLBOARD_BOOTSTRAP_SERVERS to yours"
     )
 
@@ -169,5 +171,5 @@ async def _connect(connection: Connection) -> AIOKafkaAdminClient:
         await admin.start()
     except KafkaConnectionError:
         await admin.close()
-        raise unreachable(connection) from None
+        raise await unreachable(connection) from None
     return admin

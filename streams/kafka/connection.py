@@ -1,11 +1,13 @@
 """How Kafka is reached: where, encrypted or not, and as whom; one value that every client is made with."""
 
+import logging
 from dataclasses import dataclass, field
 from ssl import SSLContext
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from aiokafka.abc import AbstractTokenProvider
 from pydantic import SecretStr
+
+from streams.kafka.oauth import TokenProvider
 
 if TYPE_CHECKING:
     from faststream.security import BaseSecurity
@@ -13,6 +15,8 @@ if TYPE_CHECKING:
 # Kafka's own names.
 Protocol = Literal["PLAINTEXT", "SSL", "SASL_PLAINTEXT", "SASL_SSL"]
 Mechanism = Literal["PLAIN", "SCRAM-SHA-256", "SCRAM-SHA-512", "OAUTHBEARER"]
+
+SASL_AUTHENTICATE = 36  # its number in Kafka's protocol
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +39,7 @@ class Connection:
     mechanism: Mechanism | None = None
     username: str | None = None
     password: SecretStr | None = field(default=None, repr=False)
-    token: AbstractTokenProvider | None = field(default=None, repr=False)
+    token: TokenProvider | None = field(default=None, repr=False)
 
     @classmethod
     def plaintext(cls, servers: str) -> Self:
@@ -85,3 +89,16 @@ class Connection:
                 return security.SASLScram512(name, password, context)
             case "OAUTHBEARER":
                 return security.SASLOAuthBearer(context)
+
+
+class _WithoutCredentials(logging.Filter):
+    """Drops the line in which the client, at level DEBUG, writes passwords and tokens as it sends them."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Tell whether a line is to be written."""
+        told = record.args if isinstance(record.args, tuple) else ()
+        return not any(getattr(it, "API_KEY", None) == SASL_AUTHENTICATE for it in told)
+
+
+# For whoever configures logging, not only for ours; and a logger's own filter goes before every handler.
+logging.getLogger("aiokafka.conn").addFilter(_WithoutCredentials())

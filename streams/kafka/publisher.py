@@ -211,7 +211,7 @@ class OwnPublisher(Publisher):
             await producer.start()
         except KafkaConnectionError:
             await producer.stop()
-            raise unreachable(self._connection) from None
+            raise await unreachable(self._connection) from None
         super().__init__(producer)
         return self
 

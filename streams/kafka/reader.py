@@ -45,7 +45,7 @@ class Reader:
             await self._consumer.start()
         except KafkaConnectionError:
             await self._consumer.stop()
-            raise unreachable(self._connection) from None
+            raise await unreachable(self._connection) from None
         # `start` has made a task that catches its own cancellation once it runs. Stopped before that, it
         # would pass the cancellation on to us, and we would look interrupted.
         await asyncio.sleep(0)
