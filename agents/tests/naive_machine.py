@@ -16,6 +16,8 @@ class NaiveTurn:
     cancel: list[int] = field(default_factory=list)
     settled: list[tuple[int, str]] = field(default_factory=list)
     retries: list[tuple[int, int, int]] = field(default_factory=list)
+    granted: list[int] = field(default_factory=list)
+    refused: list[tuple[int, str]] = field(default_factory=list)
     commits: list[tuple[int, int]] = field(default_factory=list)
     pause: list[int] = field(default_factory=list)
     resume: list[int] = field(default_factory=list)
@@ -126,6 +128,7 @@ class NaiveMachine:
             "held": len(self._in("held")),
             "retrying": 0,
             "retry_budget": 100,
+            "waiting_asks": 0,
             "duplicates": 0,
             "partitions": len(self.partitions),
             "full_partitions": 0,

@@ -14,7 +14,18 @@ from agents import _rust
 from agents._rust import AgentRuntime, Turn
 from agents.tests.naive_machine import Held, NaiveMachine, Offered
 
-ANSWERS = ("start", "cancel", "settled", "retries", "commits", "pause", "resume", "wake_at")
+ANSWERS = (
+    "start",
+    "cancel",
+    "settled",
+    "retries",
+    "granted",
+    "refused",
+    "commits",
+    "pause",
+    "resume",
+    "wake_at",
+)
 FIRST = [(0, 1, 0, False)]
 
 

@@ -2,6 +2,7 @@
 //! of its own that a part could keep.
 
 pub(crate) mod admission;
+mod asks;
 pub(crate) mod assignment;
 mod deadlines;
 pub(crate) mod dedupe;
@@ -11,8 +12,10 @@ pub(crate) mod lanes;
 pub(crate) mod limits;
 pub(crate) mod misuse;
 mod offsets;
+mod rate_limit;
 mod record;
 mod retries;
+pub(crate) mod spend;
 mod token_hasher;
 pub(crate) mod turn;
 
@@ -20,6 +23,7 @@ use std::collections::HashMap;
 use std::hash::BuildHasherDefault;
 
 use admission::Admission;
+use asks::Asks;
 use assignment::{Assigned, Assignment, Commit};
 use deadlines::Deadlines;
 use dedupe::{Reach, Sighting};
@@ -28,8 +32,9 @@ use limits::Limits;
 use misuse::Misuse;
 use record::{Record, State};
 use retries::Retries;
+use spend::{Budget, Purse, Refusal};
 use token_hasher::TokenHasher;
-use turn::{Failure, Hold, Input, Offer, Reason, Seen, Turn};
+use turn::{Ask, Failure, Hold, Input, Offer, Reason, Seen, Spent, Turn};
 
 /// The scheduling machine of one agent. The crate's page sorts its methods and gives the call order.
 ///
@@ -51,6 +56,9 @@ use turn::{Failure, Hold, Input, Offer, Reason, Seen, Turn};
 ///   [`Limits::retries`].
 /// - **Duplicates**: a record whose identity was at a lower offset of the same partition, within
 ///   [`Limits::dedupe_records`] and [`Limits::dedupe_ms`], is done at once.
+/// - **Spending**: a call that a run asks for is reserved from its budget, which is for all attempts,
+///   or refused; then it waits for the agent's rates, in the order asked. What is not settled when
+///   the attempt ends stays booked as reserved.
 /// - **Care**: below [`Assigned::careful_until`] a partition runs one record at a time.
 /// - **Suspension**: from `revoked` to `assigned` nothing is accepted, started, retried or expired;
 ///   running work, acknowledgements and commits go on.
@@ -72,6 +80,7 @@ pub struct AgentRuntime {
     /// When executing ones are cancelled.
     end_by: Deadlines,
     retries: Retries,
+    asks: Asks,
     dedupe: Reach,
     max_done_bytes: u64,
     unacknowledged: usize,
@@ -99,6 +108,8 @@ pub struct Stats {
     pub retrying: u64,
     /// Retries the budget allows at once.
     pub retry_budget: u64,
+    /// Calls that wait for the agent's rates.
+    pub waiting_asks: u64,
     /// Records skipped as duplicates, ever.
     pub duplicates: u64,
     /// Partitions that are ours.
@@ -127,6 +138,7 @@ impl AgentRuntime {
             start_by: Deadlines::default(),
             end_by: Deadlines::default(),
             retries: Retries::new(&limits),
+            asks: Asks::new(&limits),
             dedupe: Reach {
                 records: limits.dedupe_records,
                 ms: i64::try_from(limits.dedupe_ms).unwrap_or(i64::MAX),
@@ -150,6 +162,9 @@ impl AgentRuntime {
         self.check(now, &input)?;
         self.now = now;
         let mut turn = Turn::default();
+        for spent in input.spent {
+            self.handle_spent(spent);
+        }
         for token in input.executed {
             self.handle_executed(token, &mut turn);
         }
@@ -174,8 +189,14 @@ impl AgentRuntime {
         for offer in input.offered {
             self.handle_offered(offer, &mut turn);
         }
+        for ask in input.asked {
+            self.handle_asked(ask, &mut turn);
+        }
         self.handle_timeouts(&mut turn);
         self.poll_starts(&mut turn);
+        while let Some(ask) = self.asks.pop_granted(self.now) {
+            turn.granted.push(ask);
+        }
         self.poll_partitions(&mut turn);
         turn.wake_at = self.next_timeout();
         Ok(turn)
@@ -223,6 +244,7 @@ impl AgentRuntime {
             held: self.held as u64,
             retrying: self.backing_off as u64,
             retry_budget: self.retries.affordable(),
+            waiting_asks: self.asks.waiting() as u64,
             duplicates: self.duplicates,
             partitions: self.assignment.len() as u64,
             full_partitions: full.count() as u64,
@@ -240,19 +262,67 @@ impl AgentRuntime {
         }
         let mut tokens: Vec<u64> = input.held.iter().map(|it| it.token).collect();
         tokens.extend(input.offered.iter().map(|it| it.token));
-        if let Some(&token) = tokens.iter().find(|it| self.records.contains_key(it)) {
+        if let Some(token) = reused(tokens, |it| self.records.contains_key(&it)) {
             return Err(Misuse::TokenReused { token });
         }
-        // Counted up, as most callers do, they are sorted already, and this costs one pass.
-        tokens.sort_unstable();
-        for pair in tokens.windows(2) {
-            if let &[token, next] = pair
-                && token == next
-            {
-                return Err(Misuse::TokenReused { token });
+        let asks = input.asked.iter().map(|it| it.ask).collect();
+        match reused(asks, |it| self.asks.know(it)) {
+            Some(ask) => Err(Misuse::AskReused { ask }),
+            None => Ok(()),
+        }
+    }
+
+    fn handle_spent(&mut self, spent: Spent) {
+        let Spent { ask, price } = spent;
+        let Some(open) = self.asks.settle(ask, price) else {
+            return;
+        };
+        if let Some(purse) = self.records.get_mut(&open.token).and_then(|it| it.purse.as_mut()) {
+            if open.granted() {
+                purse.settle(ask, open.reserved, price);
+            } else {
+                purse.release(ask, open.reserved);
             }
         }
-        Ok(())
+    }
+
+    fn handle_asked(&mut self, asked: Ask, turn: &mut Turn) {
+        let Ask { ask, token, price } = asked;
+        let running = self.records.get_mut(&token);
+        let running =
+            running.filter(|it| matches!(it.state, State::Executing { cancelled: false, .. }));
+        let answer = match running {
+            Some(record) => record.purse.get_or_insert_default().reserve(ask, price),
+            None => Err(Refusal::Ended),
+        };
+        match answer {
+            Ok(()) => self.asks.line_up(ask, token, price),
+            Err(refusal) => turn.refused.push((ask, refusal)),
+        }
+    }
+
+    /// Refuses what a run still waits for, because it may not go on.
+    fn refuse_asks(&mut self, token: u64, turn: &mut Turn) {
+        let Some(purse) = self.records.get_mut(&token).and_then(|it| it.purse.as_mut()) else {
+            return;
+        };
+        for ask in purse.asks.clone() {
+            if let Some(reserved) = self.asks.withdraw(ask) {
+                purse.release(ask, reserved);
+                turn.refused.push((ask, Refusal::Ended));
+            }
+        }
+    }
+
+    /// Settles the calls of an attempt that ended. What was granted may have been made, so it stays
+    /// booked.
+    fn end_asks(&mut self, token: u64, turn: &mut Turn) {
+        self.refuse_asks(token, turn);
+        if let Some(purse) = self.records.get_mut(&token).and_then(|it| it.purse.as_mut()) {
+            for ask in purse.asks.drain(..) {
+                self.asks.forget(ask);
+            }
+        }
     }
 
     fn handle_executed(&mut self, token: u64, turn: &mut Turn) {
@@ -270,6 +340,7 @@ impl AgentRuntime {
                 record.state = State::Unacknowledged;
                 self.unacknowledged += 1;
                 self.admission.free_slot();
+                self.end_asks(token, turn);
             }
             State::Fenced => self.forget_fenced(token, turn),
             _ => {}
@@ -278,13 +349,14 @@ impl AgentRuntime {
 
     fn handle_failed(&mut self, failure: Failure, turn: &mut Turn) {
         let Failure { token, retry_after } = failure;
+        let end = match self.records.get(&token).map(|it| it.state) {
+            Some(State::Executing { end, .. }) => end,
+            Some(State::Fenced) => return self.forget_fenced(token, turn),
+            _ => return,
+        };
+        self.end_asks(token, turn);
         let Some(record) = self.records.get_mut(&token) else {
             return;
-        };
-        let end = match record.state {
-            State::Executing { end, .. } => end,
-            State::Fenced => return self.forget_fenced(token, turn),
-            _ => return,
         };
         if let Some(end) = end {
             self.end_by.disarm(end, token);
@@ -316,6 +388,7 @@ impl AgentRuntime {
 
     /// A fenced run has ended: its slot and its lane are free.
     fn forget_fenced(&mut self, token: u64, turn: &mut Turn) {
+        self.end_asks(token, turn);
         if let Some(record) = self.records.remove(&token) {
             self.admission.free_slot();
             turn.settled.push((token, Reason::Fenced));
@@ -386,6 +459,7 @@ impl AgentRuntime {
             deadline: None,
             nbytes: 0,
             failed: 0,
+            purse: None,
             covers: Box::default(),
             state: State::Held { covered_by: None },
         };
@@ -397,7 +471,7 @@ impl AgentRuntime {
             turn.settled.push((offer.token, reason));
             return;
         }
-        let Offer { token, place, lane, deadline, nbytes, covers, .. } = offer;
+        let Offer { token, place, lane, deadline, nbytes, budget, covers, .. } = offer;
         let Some(partition) = self.assignment.touch(place.partition) else {
             return;
         };
@@ -421,6 +495,7 @@ impl AgentRuntime {
             deadline,
             nbytes,
             failed: 0,
+            purse: (budget != Budget::default()).then(|| Box::new(Purse::new(budget))),
             covers,
             state: State::Waiting,
         };
@@ -473,6 +548,7 @@ impl AgentRuntime {
             if let Some(record) = self.records.get_mut(&token) {
                 record.state = State::Executing { end: None, cancelled: true };
                 turn.cancel.push(token);
+                self.refuse_asks(token, turn);
             }
         }
         // An expiry is an outcome, and a suspended partition may be someone else's in a moment: it
@@ -608,7 +684,7 @@ impl AgentRuntime {
     fn next_timeout(&self) -> Option<i64> {
         let waiting = [self.start_by.earliest(), self.retries.next_due()];
         let waiting = waiting.into_iter().flatten().filter(|_| !self.assignment.suspended());
-        waiting.chain(self.end_by.earliest()).min()
+        waiting.chain(self.end_by.earliest()).chain(self.asks.next_grant()).min()
     }
 
     /// Ends the part of a record that its lost partition took with it.
@@ -635,6 +711,7 @@ impl AgentRuntime {
                 if !cancelled {
                     turn.cancel.push(token);
                 }
+                self.refuse_asks(token, turn);
                 return;
             }
             State::Fenced => return,
@@ -727,4 +804,17 @@ impl AgentRuntime {
             }
         }
     }
+}
+
+/// A number that stands twice in the list, or is known already.
+fn reused(mut numbers: Vec<u64>, know: impl Fn(u64) -> bool) -> Option<u64> {
+    if let Some(known) = numbers.iter().find(|it| know(**it)) {
+        return Some(*known);
+    }
+    // Counted up, as most callers do, they are sorted already, and this costs one pass.
+    numbers.sort_unstable();
+    numbers.windows(2).find_map(|pair| match pair {
+        &[one, next] if one == next => Some(one),
+        _ => None,
+    })
 }

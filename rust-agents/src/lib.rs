@@ -73,5 +73,6 @@ pub use agent_runtime::dedupe::Identity;
 pub use agent_runtime::lanes::Lane;
 pub use agent_runtime::limits::Limits;
 pub use agent_runtime::misuse::Misuse;
-pub use agent_runtime::turn::{Failure, Hold, Input, Offer, Place, Reason, Seen, Turn};
+pub use agent_runtime::spend::{Amount, Budget, Refusal};
+pub use agent_runtime::turn::{Ask, Failure, Hold, Input, Offer, Place, Reason, Seen, Spent, Turn};
 pub use agent_runtime::{AgentRuntime, Stats};

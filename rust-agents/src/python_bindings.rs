@@ -13,7 +13,10 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::{Assigned, Failure, Hold, Identity, Input, Lane, Limits, Misuse, Offer, Place, Seen};
+use crate::{
+    Amount, Ask, Assigned, Budget, Failure, Hold, Identity, Input, Lane, Limits, Misuse, Offer,
+    Place, Seen, Spent,
+};
 
 #[pymodule]
 mod _rust {
@@ -37,6 +40,8 @@ mod _rust {
 ///         successes, or a second, bring one back. A retry without budget waits.
 ///     dedupe_records: Offsets within which a repeated identity is a duplicate; 0 is never.
 ///     dedupe_ms: Record time within which a repeated identity is a duplicate.
+///     calls_per_minute: Calls granted per minute, by all runs together. None: any number.
+///     tokens_per_minute: Tokens granted per minute, by all runs together. None: any number.
 ///     max_done_bytes: Most bytes of a done set, up to 4,096. At three quarters of it a partition
 ///         pauses, and starts only what lets its commit advance.
 ///     seed: Chooses the jitter of retries.
@@ -54,7 +59,8 @@ impl AgentRuntime {
     #[pyo3(signature = (
         *, slots, max_queued_records, max_queued_bytes, timeout_ms = None, retries = None,
         backoff_ms = None, max_backoff_ms = None, retry_budget = None, dedupe_records = None,
-        dedupe_ms = None, max_done_bytes = None, seed = None
+        dedupe_ms = None, calls_per_minute = None, tokens_per_minute = None, max_done_bytes = None,
+        seed = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords of one call on purpose")]
     fn new(
@@ -68,6 +74,8 @@ impl AgentRuntime {
         retry_budget: Option<Bound<'_, PyAny>>,
         dedupe_records: Option<Bound<'_, PyAny>>,
         dedupe_ms: Option<Bound<'_, PyAny>>,
+        calls_per_minute: Option<Bound<'_, PyAny>>,
+        tokens_per_minute: Option<Bound<'_, PyAny>>,
         max_done_bytes: Option<Bound<'_, PyAny>>,
         seed: Option<Bound<'_, PyAny>>,
     ) -> PyResult<Self> {
@@ -85,7 +93,12 @@ impl AgentRuntime {
             dedupe_ms: number_or("dedupe_ms", dedupe_ms, usual.dedupe_ms)?,
             max_done_bytes: number_or("max_done_bytes", max_done_bytes, usual.max_done_bytes)?,
             seed: number_or("seed", seed, usual.seed)?,
-            ..usual
+            calls_per_minute: calls_per_minute
+                .map(|it| number("calls_per_minute", &it))
+                .transpose()?,
+            tokens_per_minute: tokens_per_minute
+                .map(|it| number("tokens_per_minute", &it))
+                .transpose()?,
         };
         Ok(Self { machine: Mutex::new(crate::AgentRuntime::new(limits)?) })
     }
@@ -93,7 +106,8 @@ impl AgentRuntime {
     /// Take in everything that happened up to `now`, and answer everything to do.
     ///
     /// All times are milliseconds of one monotonic clock of the caller's choice. The arguments are
-    /// handled in this order: executed, failed, acknowledged, revoked, assigned, seen, held, offered.
+    /// handled in this order: spent, executed, failed, acknowledged, revoked, assigned,
+    /// seen, held, offered, asked.
     ///
     /// Args:
     ///     now: Not earlier than in the turn before.
@@ -106,20 +120,25 @@ impl AgentRuntime {
     ///         repetitions are duplicates.
     ///     offered: Records to run, as (token, partition, epoch, offset, lane, deadline, nbytes,
     ///         identity, timestamp, budget) and, until joins do without, covers. Without an offset it
-    ///         is a run without a record. Of version 1: (..., nbytes, covers).
+    ///         is a run without a record. `budget` is (calls, tokens, micro_usd) for all its
+    ///         attempts, each None for any. Of version 1: (..., nbytes, covers).
     ///     held: Join parts that wait, as (token, partition, epoch, offset).
     ///     executed: Runs whose execute ended with an outcome; their slots are free.
     ///     failed: Runs whose execute ended with a failure worth a retry, as (token, retry_after_ms);
     ///         their slots are free.
+    ///     asked: Calls that runs want to make, as (ask, token, tokens, micro_usd), with what they may
+    ///         cost at most. Each is granted or refused once, unless it is reported spent before.
+    ///     spent: Calls that were made, as (ask, tokens, micro_usd), with what they cost. One that
+    ///         still waits is withdrawn by this.
     ///     acknowledged: Runs whose result is durable; their lanes move on, their offsets are done.
     ///
     /// Raises:
-    ///     ValueError: `now` went back, a token is in use, a partition is listed twice, or a number
+    ///     ValueError: `now` went back, a token or an ask is in use, a partition is listed twice, or a number
     ///         is out of range. The machine is as it was before the call.
     ///     TypeError: An argument has the wrong type. The machine is as it was before the call.
     #[pyo3(signature = (
         now, *, assigned = None, revoked = false, seen = None, offered = None, held = None,
-        executed = None, failed = None, acknowledged = None
+        executed = None, failed = None, acknowledged = None, asked = None, spent = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords of one call on purpose")]
     fn turn(
@@ -134,9 +153,12 @@ impl AgentRuntime {
         executed: Option<Bound<'_, PyList>>,
         failed: Option<Bound<'_, PyList>>,
         acknowledged: Option<Bound<'_, PyList>>,
+        asked: Option<Bound<'_, PyList>>,
+        spent: Option<Bound<'_, PyList>>,
     ) -> PyResult<Turn> {
         let now = number("now", &now)?;
         let input = Input {
+            spent: items("spent", spent, spent_from)?,
             executed: items("executed", executed, |it| it.extract())?,
             failed: items("failed", failed, failure_from)?,
             acknowledged: items("acknowledged", acknowledged, |it| it.extract())?,
@@ -148,6 +170,7 @@ impl AgentRuntime {
             seen: items("seen", seen, seen_from)?,
             held: items("held", held, hold_from)?,
             offered: items("offered", offered, offer_from)?,
+            asked: items("asked", asked, ask_from)?,
         };
         let turn = self.machine().turn(now, input)?;
         Turn::build(py, turn)
@@ -191,8 +214,8 @@ impl AgentRuntime {
     }
 
     /// What the machine holds, for metrics: slots, running, unacknowledged, queued_records,
-    /// queued_bytes, held, retrying, retry_budget, duplicates, partitions, full_partitions,
-    /// done_above_base.
+    /// queued_bytes, held, retrying, retry_budget, waiting_asks, duplicates, partitions,
+    /// full_partitions, done_above_base.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.machine().stats();
         let dict = PyDict::new(py);
@@ -204,6 +227,7 @@ impl AgentRuntime {
         dict.set_item(intern!(py, "held"), stats.held)?;
         dict.set_item(intern!(py, "retrying"), stats.retrying)?;
         dict.set_item(intern!(py, "retry_budget"), stats.retry_budget)?;
+        dict.set_item(intern!(py, "waiting_asks"), stats.waiting_asks)?;
         dict.set_item(intern!(py, "duplicates"), stats.duplicates)?;
         dict.set_item(intern!(py, "partitions"), stats.partitions)?;
         dict.set_item(intern!(py, "full_partitions"), stats.full_partitions)?;
@@ -230,6 +254,11 @@ struct Turn {
     settled: Py<PyList>,
     /// (token, attempts that failed, wait in milliseconds), for logs; the run will start again.
     retries: Py<PyList>,
+    /// Calls that may be made now, in the order they were asked for.
+    granted: Py<PyList>,
+    /// (ask, "calls" | "tokens" | "money" | "ended"): there is not enough left of it, or the run is
+    /// canceled, lost or over.
+    refused: Py<PyList>,
     /// (partition, next offset to read), by partition, where it or what is done above it changed.
     commits: Py<PyList>,
     /// Partitions to pause, by number.
@@ -246,11 +275,17 @@ impl Turn {
             .settled
             .into_iter()
             .map(|(token, reason)| (token, PyString::intern(py, reason.as_str())));
+        let refused = turn
+            .refused
+            .into_iter()
+            .map(|(ask, refusal)| (ask, PyString::intern(py, refusal.as_str())));
         Ok(Self {
             start: PyList::new(py, turn.start)?.unbind(),
             cancel: PyList::new(py, turn.cancel)?.unbind(),
             settled: PyList::new(py, settled)?.unbind(),
             retries: PyList::new(py, turn.retries)?.unbind(),
+            granted: PyList::new(py, turn.granted)?.unbind(),
+            refused: PyList::new(py, refused)?.unbind(),
             commits: PyList::new(py, turn.commits)?.unbind(),
             pause: PyList::new(py, turn.pause)?.unbind(),
             resume: PyList::new(py, turn.resume)?.unbind(),
@@ -281,13 +316,20 @@ fn failure_from(item: &Bound<'_, PyAny>) -> PyResult<Failure> {
     Ok(Failure { token, retry_after })
 }
 
+fn ask_from(item: &Bound<'_, PyAny>) -> PyResult<Ask> {
+    let (ask, token, tokens, micro_usd) = item.extract()?;
+    Ok(Ask { ask, token, price: Amount { tokens, micro_usd } })
+}
+
+fn spent_from(item: &Bound<'_, PyAny>) -> PyResult<Spent> {
+    let (ask, tokens, micro_usd) = item.extract()?;
+    Ok(Spent { ask, price: Amount { tokens, micro_usd } })
+}
+
 fn seen_from(item: &Bound<'_, PyAny>) -> PyResult<Seen> {
     let (partition, offset, identity, timestamp) = item.extract()?;
     Ok(Seen { partition, offset, identity: Identity::of(identity), timestamp })
 }
-
-/// Most calls, tokens and millionths of a dollar.
-type Budget = (Option<u64>, Option<u64>, Option<u64>);
 
 fn hold_from(item: &Bound<'_, PyAny>) -> PyResult<Hold> {
     let (token, partition, epoch, offset) = item.extract()?;
@@ -318,7 +360,8 @@ fn offer_from(item: &Bound<'_, PyAny>) -> PyResult<Offer> {
     let (token, partition, epoch, offset, lane, deadline, nbytes, identity, timestamp, budget) =
         item.extract()?;
     let (lane, identity): (Option<&[u8]>, Option<&[u8]>) = (lane, identity);
-    let _: Option<Budget> = budget;
+    let budget: Option<(Option<u64>, Option<u64>, Option<u64>)> = budget;
+    let (calls, tokens, micro_usd) = budget.unwrap_or_default();
     Ok(Offer {
         token,
         place: Place { partition, epoch, offset },
@@ -327,6 +370,7 @@ fn offer_from(item: &Bound<'_, PyAny>) -> PyResult<Offer> {
         nbytes,
         identity: identity.map(Identity::of),
         timestamp,
+        budget: Budget { calls, tokens, micro_usd },
         covers: covers.into_boxed_slice(),
     })
 }

@@ -10,6 +10,7 @@ use std::fmt;
 /// +-- Limit             a limit is zero or absurd
 /// +-- ClockWentBack     `now` is earlier than in the turn before
 /// +-- TokenReused       a token names two records
+/// +-- AskReused         an ask names two calls
 /// +-- PartitionTwice    an assignment lists a partition twice
 /// ```
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +39,11 @@ pub enum Misuse {
         /// The token.
         token: u64,
     },
+    /// A call was asked for under a name that another one has, or twice.
+    AskReused {
+        /// The name.
+        ask: u64,
+    },
     /// An assignment lists a partition twice.
     PartitionTwice {
         /// The partition.
@@ -59,6 +65,9 @@ impl fmt::Display for Misuse {
                 formatter,
                 "token {token} is in use for another record: give every record its own token"
             ),
+            Self::AskReused { ask } => {
+                write!(formatter, "ask {ask} is in use for another call: give every call its own")
+            }
             Self::PartitionTwice { partition } => write!(
                 formatter,
                 "partition {partition} is assigned twice: list every partition once"

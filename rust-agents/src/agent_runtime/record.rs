@@ -2,6 +2,7 @@
 //! never outlives its place in a partition, except while a task of a lost one winds down.
 
 use super::lanes::Lane;
+use super::spend::Purse;
 
 /// One token that was taken in.
 #[derive(Debug)]
@@ -14,6 +15,8 @@ pub(crate) struct Record {
     pub(crate) nbytes: u32,
     /// How many attempts failed.
     pub(crate) failed: u32,
+    /// What it spends in all attempts; `None` until it has a budget or asks for something.
+    pub(crate) purse: Option<Box<Purse>>,
     /// Held records that are done with this one.
     pub(crate) covers: Box<[u64]>,
     pub(crate) state: State,

@@ -3,12 +3,15 @@
 use super::assignment::Assigned;
 use super::dedupe::Identity;
 use super::lanes::Lane;
+use super::spend::{Amount, Budget, Refusal};
 
 /// Everything that happened since the last turn. `Input::default()` is "only time went by".
 ///
 /// The fields are listed in the order the machine handles them.
 #[derive(Clone, Debug, Default)]
 pub struct Input {
+    /// Calls that were made, or given up. Those that are not known are ignored.
+    pub spent: Vec<Spent>,
     /// Runs whose `execute` ended: normally, by an error, or because they were cancelled. Each frees
     /// its slot. Tokens that do not execute are ignored.
     pub executed: Vec<u64>,
@@ -29,6 +32,9 @@ pub struct Input {
     pub held: Vec<Hold>,
     /// Records to run.
     pub offered: Vec<Offer>,
+    /// Calls that runs want to make. Each is granted or refused once, now or later, unless it is
+    /// reported spent before.
+    pub asked: Vec<Ask>,
 }
 
 /// Where a record stands in the log, and under which assignment it was read.
@@ -49,6 +55,26 @@ pub struct Failure {
     pub token: u64,
     /// The least wait before the next attempt, in milliseconds, if the failure named one.
     pub retry_after: Option<u64>,
+}
+
+/// A call that a run wants to make.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Ask {
+    /// The caller's name for this call, not in use for another one.
+    pub ask: u64,
+    /// Whose run.
+    pub token: u64,
+    /// What it may cost at most; so much is reserved.
+    pub price: Amount,
+}
+
+/// A call that was made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Spent {
+    /// Which call.
+    pub ask: u64,
+    /// What it really cost; more than was reserved is booked too.
+    pub price: Amount,
 }
 
 /// A record that was read only for its identity.
@@ -82,6 +108,8 @@ pub struct Offer {
     pub identity: Option<Identity>,
     /// Its record time, in milliseconds.
     pub timestamp: i64,
+    /// What its run may spend.
+    pub budget: Budget,
     /// Held records that are done when this one is acknowledged: the parts of a join that fires.
     pub covers: Box<[u64]>,
 }
@@ -142,6 +170,10 @@ pub struct Turn {
     /// Failed runs that will be tried again: the token, how many attempts failed, and the wait in
     /// milliseconds, which the retry budget may prolong.
     pub retries: Vec<(u64, u32, u64)>,
+    /// Calls that may be made now, in the order they were asked for.
+    pub granted: Vec<u64>,
+    /// Calls that may not be made.
+    pub refused: Vec<(u64, Refusal)>,
     /// Partitions with their next offset to read, by partition: those where it advanced, or where
     /// more is done above it.
     pub commits: Vec<(u32, u64)>,
