@@ -7,7 +7,7 @@ the whole workflow has one cap. Money is counted in whole micro-dollars; nothing
 from collections.abc import Sequence
 from dataclasses import dataclass
 from decimal import Decimal
-from typing import Protocol, Self
+from typing import TYPE_CHECKING, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -56,8 +56,22 @@ class Budget(BaseModel):
     calls: int | None = Field(default=None, ge=0, le=MOST, description="questions to a model")
     tokens: int | None = Field(default=None, ge=0, le=MOST, description="of both directions")
     usd: Decimal | None = Field(
-        default=None, ge=0, le=MOST_USD, decimal_places=6, description="exact to a millionth; quote it"
+        default=None,
+        ge=0,
+        le=MOST_USD,
+        decimal_places=6,
+        description="exact to a millionth: write it as text",
     )
+
+    if TYPE_CHECKING:  # pydantic takes more than a field's type says
+
+        def __init__(
+            self,
+            *,
+            calls: int | None = None,
+            tokens: int | None = None,
+            usd: Decimal | str | int | None = None,
+        ) -> None: ...
 
     @property
     def micro_usd(self) -> int | None:

@@ -22,9 +22,10 @@ def answer(text: str, *, stop_reason: str | None = "end_turn") -> dict[str, Any]
     }
 
 
-def refusal(kind: str, message: str = "no") -> dict[str, Any]:
+def refusal(kind: str, message: str = "no", *, code: str | None = None) -> dict[str, Any]:
     """Give the body of an error."""
-    return {"type": "error", "error": {"type": kind, "message": message}}
+    details = {} if code is None else {"details": {"error_code": code}}
+    return {"type": "error", "error": {"type": kind, "message": message} | details}
 
 
 @dataclass
@@ -34,6 +35,9 @@ class MessagesApi:
     body: Any = field(default_factory=lambda: answer("done"))
     status: int = 200
     cut: bool = False
+    silent: bool = False
+    extra: dict[str, str] = field(default_factory=dict)
+    asked: asyncio.Event = field(default_factory=asyncio.Event)
     port: int = 0
     requests: list[dict[str, Any]] = field(default_factory=list)
     headers: list[dict[str, str]] = field(default_factory=list)
@@ -50,10 +54,16 @@ class MessagesApi:
         body = await reader.readexactly(int(headers.get("content-length", "0")))
         self.requests.append({"line": head[0], **json.loads(body)})
         self.headers.append(headers)
+        self.asked.set()
+        if self.silent:
+            await reader.read()  # until the other side gives up
+            writer.close()
+            return
         said = self.body if isinstance(self.body, bytes) else json.dumps(self.body).encode()
+        extra = "".join(f"{name}: {value}\r\n" for name, value in self.extra.items())
         writer.write(
             f"HTTP/1.1 {self.status} Said\r\ncontent-type: application/json\r\n"
-            f"content-length: {len(said)}\r\nconnection: close\r\n\r\n".encode()
+            f"content-length: {len(said)}\r\n{extra}connection: close\r\n\r\n".encode()
         )
         writer.write(said[: len(said) // 2] if self.cut else said)
         await writer.drain()
