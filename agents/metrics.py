@@ -32,6 +32,12 @@ TABLE: Final = (
         ("agent", "topic"),
         "Records that are not committed yet, in the partitions this worker owns.",
     ),
+    (
+        "loop_blocked_seconds",
+        Counter,
+        ("agent",),
+        "Seconds the event loop stood still, by the agent whose handler blocked it.",
+    ),
     ("rebalances", Counter, ("agent",), "Assignments received."),
     ("retries", Counter, ("agent",), "Attempts that failed and were followed by another."),
     ("dead_letters", Counter, ("agent",), "Events that could not be processed, kept with the reason."),

@@ -139,7 +139,7 @@ async def one(way: str, hop: Hop) -> dict[str, float]:
         "faststream-batch": faststream_batch,
         "faststream": faststream,
     }
-    await ensure_topics(hop.connection, hop.topics, partitions=PARTITIONS, replication=1)
+    await ensure_topics(hop.connection, dict.fromkeys(hop.topics, {}), partitions=PARTITIONS, replication=1)
     try:
         await fill(hop)
         wall, cpu = await ways[way](hop)

@@ -3,13 +3,16 @@
 Never publishes. Whatever an agent returns or raises, what comes out fits into one record.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from agents.core.base import Agent, AgentResult, AgentStatus, ErrorDetail
+from agents.core.budget import Budget, Spent
 from agents.core.errors import InvalidOutputError, ResultTooLargeError
-from agents.core.task import ArtifactReference, Event, Root
+from agents.core.task import ArtifactReference, Event, Root, Usage
 from streams import envelope as envelopes
+from streams.dead_letters import Letter
 from streams.envelope import RESULT, Envelope, Headers, Record
 from streams.payloads import ResultPayload, TaskPayload, write_result
 from streams.topics import MAX_RECORD_BYTES
@@ -37,6 +40,7 @@ class Outcome:
     headers: Headers
     status: AgentStatus
     error: ErrorDetail | None
+    letters: Sequence[Letter] = ()  # published before the result
 
 
 class Answers:
@@ -131,7 +135,7 @@ class Answers:
             error=result.error,
             artifacts=list(given.artifacts.values()) if given is not None else [],
             usage=work.usage,
-            attempts=0 if work.begun is None else 1,
+            attempts=work.attempts,
             started_at=work.begun,
             finished_at=envelopes.now(),
             run=work.run,
@@ -153,6 +157,7 @@ class Answers:
                 status=status.value,
                 deadline=given.deadline,
                 hops=None if given.hops is None else max(0, given.hops - 1),
+                budget=_left(given.budget, work.usage),
                 llm="off" if self._evidence_only else given.llm,
                 traceparent=envelopes.next_traceparent(given.traceparent, work.run),
                 tracestate=given.tracestate,
@@ -173,6 +178,12 @@ def why_upstream_failed(work: Work) -> str:
         for name, (payload, envelope) in results.items()
         if failed(payload, envelope)
     )
+
+
+def _left(budget: Budget | None, usage: Usage) -> Budget | None:
+    if budget is None:
+        return None
+    return budget.minus(Spent(usage.calls, usage.input_tokens, usage.output_tokens))
 
 
 def _event(record: Record) -> Event:

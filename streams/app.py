@@ -3,6 +3,8 @@
 import asyncio
 import gc
 import logging
+import os
+import socket
 from collections.abc import Mapping
 from importlib.metadata import version
 from typing import Any
@@ -18,11 +20,11 @@ from agents.core.errors import ConfigurationError
 from agents.core.llm import chosen_backend
 from agents.core.workflow import NAME, Workflow
 from streams.artifacts import KafkaArtifacts
-from streams.kafka.admin import ensure_positions, ensure_topics
+from streams.kafka.admin import cluster_id, ensure_positions, ensure_topics
 from streams.kafka.private_access import producer_of
 from streams.kafka.publisher import PRODUCER_OPTIONS, Publisher
-from streams.kafka.reader import Reader
 from streams.kafka.subscriber import AgentSubscriber
+from streams.restore import KafkaRestore
 from streams.settings import Settings
 from streams.topics import Topics
 from streams.worker import AgentWorker
@@ -72,6 +74,8 @@ class AgentApp(AsgiFastStream):
             log_level=logging.DEBUG,
             **PRODUCER_OPTIONS,
         )
+        instance = f"{socket.gethostname()}-{os.getpid()}"
+        alone = asyncio.Lock()
         store = KafkaArtifacts(connection, [self.topics.artifacts(agent) for agent in self._agents()])
         self._members: dict[str, tuple[AgentWorker, AgentSubscriber]] = {}
         for agent_name, agent in self._agents().items():
@@ -80,12 +84,19 @@ class AgentApp(AsgiFastStream):
                 agent=agent,
                 workflows=self.workflows,
                 topics=self.topics,
-                outcomes=self._read_outcomes,
+                restore=KafkaRestore(
+                    connection,
+                    results=self.topics.results(agent_name),
+                    journal=self.topics.journal(agent_name),
+                ),
                 store=store,
                 drain_seconds=self.settings.drain_seconds,
+                instance=instance,
+                alone=alone,
             )
             subscriber = AgentSubscriber(
                 kafka,
+                connection,
                 group=self.group(agent_name),
                 handler=worker,
                 drain_seconds=self.settings.drain_seconds,
@@ -139,7 +150,9 @@ class AgentApp(AsgiFastStream):
         for agent in self._agents().values():
             chosen_backend(agent.config.llm)
         settings = self.settings
-        topics = [topic for agent in self._agents() for topic in self.topics.of(agent)]
+        topics = {
+            topic: self.topics.config(topic) for agent in self._agents() for topic in self.topics.of(agent)
+        }
         partitions = await ensure_topics(
             settings.connection, topics, partitions=settings.partitions, replication=settings.replication
         )
@@ -159,8 +172,9 @@ class AgentApp(AsgiFastStream):
         self._patience = asyncio.get_running_loop().create_task(self._say_why_it_takes_time())
         await self.kafka.connect()
         publisher = Publisher(producer_of(self.kafka))
+        cluster = await cluster_id(settings.connection)
         for worker, subscriber in self._members.values():
-            worker.join_group(publisher, subscriber)
+            worker.join_group(publisher, subscriber, cluster=cluster)
 
     async def _started(self) -> None:  # async: FastStream runs a plain function in another thread
         # Python looks for garbage after every 700 new objects, which took a third of a busy worker's time.
@@ -188,16 +202,6 @@ class AgentApp(AsgiFastStream):
                 task.cancel()
         log.info("stopping: letting runs end", app=self.name, seconds=self.settings.drain_seconds)
         await asyncio.gather(*(worker.stop() for worker, _ in self._members.values()))
-
-    async def _read_outcomes(self, topic: str, since: Mapping[int, int]) -> dict[int, set[str]]:
-        found: dict[int, set[str]] = {partition: set() for partition in since}
-        async with Reader(self.settings.connection) as reader:
-            starts = await reader.first_offsets_since({(topic, n): time for n, time in since.items()})
-            async for record in reader.read(starts):
-                identity = next((value for name, value in record.headers if name == "ce_id"), None)
-                if identity is not None:
-                    found[record.partition].add(identity.decode(errors="replace"))
-        return found
 
     async def _sample(self) -> None:
         while True:

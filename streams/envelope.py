@@ -16,6 +16,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Protocol
 
+from agents.core.budget import Budget
 from agents.core.errors import InvalidInputError
 
 TASK = "callboard.task.v1"
@@ -59,6 +60,7 @@ READ = frozenset(
         "ce_status",
         "ce_deadline",
         "ce_hops",
+        "ce_budget",
         "ce_llm",
     }
 )
@@ -116,6 +118,7 @@ class Envelope:
         traceparent: W3C trace context.
         tracestate: W3C trace state.
         rounds: `ce_rounds`: which ways back were taken, and how often; `streams.rounds` reads it.
+        budget: `ce_budget`: what may still be spent on models, or none for no limit.
     """
 
     id: str
@@ -131,6 +134,7 @@ class Envelope:
     traceparent: str | None = None
     tracestate: str | None = None
     rounds: str | None = None
+    budget: Budget | None = None
 
 
 def place(record: Record) -> str:
@@ -199,8 +203,21 @@ def _usual(record: Record) -> Envelope | None:
         return None
     flow, workflow, round_ = known("ce_correlationid"), known("ce_workflow"), known("ce_pass")
     status, deadline, hops, llm = known("ce_status"), known("ce_deadline"), known("ce_hops"), known("ce_llm")
-    rounds = known("ce_rounds")
-    read = (kind.encode(), identity, source, flow, workflow, round_, rounds, status, deadline, hops, llm)
+    rounds, budget = known("ce_rounds"), known("ce_budget")
+    read = (
+        kind.encode(),
+        identity,
+        source,
+        flow,
+        workflow,
+        round_,
+        rounds,
+        status,
+        deadline,
+        hops,
+        budget,
+        llm,
+    )
     if len(b"1.0".join(filter(None, read))) > MAX_READ_BYTES:
         return None
     until: datetime | None = None
@@ -227,6 +244,7 @@ def _usual(record: Record) -> Envelope | None:
             trace,
             state,
             rounds.decode() if rounds else None,
+            None if budget is None else Budget.parse(budget.decode()),
         )
     except ValueError:
         return None
@@ -290,6 +308,7 @@ def _careful(record: Record) -> Envelope:
         status=known("ce_status") or None,
         deadline=_moment(record, text["ce_deadline"]) if "ce_deadline" in text else None,
         hops=_hops(record, text["ce_hops"]) if "ce_hops" in text else None,
+        budget=_budget(record, text["ce_budget"]) if "ce_budget" in text else None,
         llm=known("ce_llm"),
         traceparent=traceparent,
         tracestate=tracestate,
@@ -359,6 +378,8 @@ def encode(  # noqa: C901 (one line per header that may be absent)
         headers.append(("ce_deadline", envelope.deadline.isoformat().encode()))
     if envelope.hops is not None:
         headers.append(("ce_hops", str(envelope.hops).encode()))
+    if envelope.budget is not None:
+        headers.append(("ce_budget", envelope.budget.format().encode()))
     if envelope.llm is not None:
         headers.append(("ce_llm", envelope.llm.encode()))
     if envelope.traceparent is not None:
@@ -473,6 +494,13 @@ def _moment(record: Record, text: str) -> datetime:
             " 2026-01-31T12:00:00Z"
         )
     return moment
+
+
+def _budget(record: Record, text: str) -> Budget:
+    try:
+        return Budget.parse(text)
+    except ValueError as error:
+        raise EnvelopeError(f"{place(record)}: header ce_budget cannot be read: {error}") from None
 
 
 def _hops(record: Record, text: str) -> int:

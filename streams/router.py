@@ -1,7 +1,7 @@
 """Decides what a record means for one agent: a run, a failure, a part of a join, or nothing to do.
 
-Knows the edges of the workflows, what waits in joins, and what was answered already. Never runs anything and
-never raises for what a record holds.
+Knows the edges of the workflows and what waits in joins. Never runs anything and never raises for what a
+record holds.
 """
 
 import weakref
@@ -11,21 +11,20 @@ from dataclasses import replace
 
 from agents import metrics
 from agents.core.base import AgentStatus, ErrorDetail
+from agents.core.budget import Budget
 from agents.core.errors import AgentError, HopsExhaustedError, InvalidInputError
 from agents.core.workflow import Workflow
 from streams import envelope as envelopes
 from streams.envelope import RESULT, TASK, Envelope, Record, first_round, place
 from streams.joins import Joins, Key
 from streams.payloads import ResultPayload
+from streams.restore import Past
 from streams.topics import Topics
 from streams.work import NO_SUCCESS, Part, Work, failed, parse
 
 # With it and the headers, whose size the envelope bounds, every result up to its limit fits into a record.
 MAX_KEY_BYTES = 32 * 1024
 REMEMBERED_JOINS = 10_000
-REMEMBERED_RUNS = 10_000
-# Producers stamp records by their own clocks. A result older than its cause by more than this is not found.
-CLOCK_SKEW_MS = 60_000
 
 
 class Router:
@@ -36,22 +35,25 @@ class Router:
         agent: Name of the agent.
         workflows: The application's workflows by name; those without the agent are ignored.
         topics: Topic names.
+        past: Knows what happened before this worker.
         holds: Tells whether the runtime still holds a part of that number.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 (its surroundings, keyword-only)
         self,
         *,
         app: str,
         agent: str,
         workflows: Mapping[str, Workflow],
         topics: Topics,
+        past: Past,
         holds: Callable[[int], bool],
     ) -> None:
         self._app, self._agent = app, agent
         self._workflows = {name: w for name, w in workflows.items() if agent in w.steps}
         self._topics = topics
         self._tasks_topic = topics.tasks(agent)
+        self._past = past
         self._holds = holds
         # The workflows by name in which this agent answers a source's results, or tasks (none).
         self._answering: dict[str | None, dict[str, Workflow]] = {
@@ -60,9 +62,6 @@ class Router:
         }
         self._joins: Joins[Part] = Joins()
         self._fired: OrderedDict[Key, weakref.ref[Work]] = OrderedDict()
-        self._seen: OrderedDict[str, tuple[str, int, int]] = OrderedDict()
-        self._finished: dict[int, set[str]] = {}
-        self._finished_since: dict[int, int] = {}
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -72,21 +71,12 @@ class Router:
             found |= dict.fromkeys(workflow.steps[self._agent].after)
         return tuple(found)
 
-    def learn(self, finished: Mapping[int, set[str]], since: Mapping[int, int]) -> None:
-        """Take note of the ids of results that are in the log, per partition, from a time on."""
-        for partition, ids in finished.items():
-            self._finished[partition] = ids | self._finished.get(partition, set())
-        self._finished_since |= since
-
-    def assign(self, kept: set[int], adopted: set[tuple[str, int]]) -> None:
+    def assign(self, adopted: set[tuple[str, int]]) -> None:
         """Take note of an assignment: forget what may have gone on elsewhere in the meantime.
 
         Args:
-            kept: Partition numbers of which every topic came straight back.
             adopted: Topics and partitions that came straight back.
         """
-        self._finished = {n: ids for n, ids in self._finished.items() if n in kept}
-        self._finished_since = {n: since for n, since in self._finished_since.items() if n in kept}
         # A lost join may take its time to end, and its parts may be here again before that.
         for key, fired in list(self._fired.items()):
             work = fired()  # none: it is done, and its result is in the log
@@ -113,14 +103,14 @@ class Router:
     def meaning_of(self, record: Record) -> Work | Part:
         """Decide what a record means; a part of a join that is not complete is to be held."""
         is_task = record.topic == self._tasks_topic
-        source = None if is_task else self._topics.agent_of(record.topic)
+        source = self._redriven_source(record) if is_task else self._topics.agent_of(record.topic)
         try:
             _expect_key(record)
             envelope = envelopes.decode(record)
         except AgentError as error:
             return self._invalid(record, envelopes.fallback(record), source, error)
         try:
-            _expect_type(record, envelope, TASK if is_task else RESULT)
+            _expect_type(record, envelope, TASK if source is None else RESULT)
             workflow = self._workflow_of(record, envelope, source)
         except AgentError as error:
             return self._invalid(record, envelope, source, error)
@@ -131,6 +121,8 @@ class Router:
         if envelope.status == AgentStatus.PARKED:
             return self._skip(record, envelope, "parked")
         envelope.workflow, envelope.round = workflow.name, envelope.round or first_round(envelope)
+        if source is not None and envelope.budget is not None:
+            envelope.budget = self._share(envelope.budget, workflow, source)
         if source is not None and workflow.steps[self._agent].joins:
             return self._join(record, envelope, workflow, source)
         work = Work("run", record, envelope, self._run_id(envelope), workflow, source)
@@ -139,6 +131,24 @@ class Router:
         elif source is not None and envelope.status in NO_SUCCESS:
             work.kind = "upstream_failed"
         return self._once(work)
+
+    def _share(self, budget: Budget, workflow: Workflow, source: str) -> Budget:
+        """Give this agent's part of what is left after `source`: each follower gets one."""
+        followers = workflow.followers[source]
+        if self._agent not in followers:
+            return budget  # on a way back; nobody else answers such a result
+        return budget.split(len(followers))[followers.index(self._agent)]
+
+    def _redriven_source(self, record: Record) -> str | None:
+        """Tell whose result a redriven one on the tasks topic is: it is there for this agent alone."""
+        headers = dict(record.headers)
+        if "ce_redriveof" not in headers or headers.get("ce_type") != RESULT.encode():
+            return None
+        try:
+            source = parse(ResultPayload, record).agent
+        except InvalidInputError:
+            return None
+        return source if source in self._answering else None
 
     def _skip(self, record: Record, envelope: Envelope, reason: str) -> Work:
         metrics.counter("skipped", self._agent, reason).inc()
@@ -151,17 +161,11 @@ class Router:
         )
 
     def _once(self, work: Work) -> Work:
-        """Pass over what has an outcome, and the same event at a higher offset of the same partition."""
-        record = work.record
-        here = (record.topic, record.partition, record.offset)
-        first = self._seen.get(work.run)
-        if first is not None and first[:2] == here[:2] and first[2] < here[2]:
-            return self._skip(record, work.envelope, "duplicate")
-        if self._has_outcome(work):
-            return self._skip(record, work.envelope, "answered")
-        self._seen[work.run] = here
-        if len(self._seen) > REMEMBERED_RUNS:
-            self._seen.popitem(last=False)
+        """Pass over what has an outcome; take with it what the journal knows."""
+        partition = work.record.partition
+        if self._past.has_outcome(partition, work.run):
+            return self._skip(work.record, work.envelope, "answered")
+        work.history = self._past.history(partition, work.run)
         return work
 
     def _workflow_of(self, record: Record, envelope: Envelope, source: str | None) -> Workflow | None:
@@ -200,12 +204,13 @@ class Router:
         missing = self._joins.missing(key, source, awaited)
         if missing is None or key in self._fired:
             return self._skip(record, envelope, "duplicate")
-        if self._has_outcome(work):
+        if self._past.has_outcome(record.partition, work.run):
             return self._skip(record, envelope, "answered")
         part = Part(key, source, record, envelope, payload, awaited)
         if missing:
             self._joins.wait(key, source, part, awaited)
             return part
+        work.history = self._past.history(record.partition, work.run)
         work.parts = dict(sorted({**self._joins.complete(key), source: part}.items()))
         self._fired[key] = weakref.ref(work)
         while len(self._fired) > REMEMBERED_JOINS:
@@ -242,25 +247,6 @@ class Router:
     def _run_id(self, envelope: Envelope) -> str:
         return envelopes.run_id(self._app, self._agent, envelope.source, envelope.id)
 
-    def _has_outcome(self, work: Work) -> bool:
-        finished = self._finished.get(work.record.partition)
-        return finished is not None and bool(finished) and envelopes.result_id(work.run) in finished
-
-    def unknown_pasts(self, records: Sequence[Record]) -> dict[int, int]:
-        """Give the partitions whose results have to be looked at, and since when.
-
-        A result is not older than what it answers. Each input topic has a backlog of its own, and one may be
-        hours older than another; looking again needs half of the skew, so that jitter of some seconds between
-        producers' clocks does not.
-        """
-        found: dict[int, int] = {}
-        for record in records:
-            known = self._finished_since.get(record.partition)
-            if known is None or max(0, record.timestamp - CLOCK_SKEW_MS // 2) < known:
-                since = max(0, record.timestamp - CLOCK_SKEW_MS)
-                found[record.partition] = min(since, found.get(record.partition, since))
-        return found
-
 
 def _expect_key(record: Record) -> None:
     if record.key is not None and len(record.key) > MAX_KEY_BYTES:
@@ -287,11 +273,13 @@ def _status_of(record: Record) -> str | None:
 def _merged(last: Envelope, parts: Sequence[Envelope]) -> Envelope:
     """Give the envelope of a complete join: the strictest of all parts, whichever came last."""
     hops = [part.hops for part in parts if part.hops is not None]
+    budgets = [part.budget or Budget() for part in parts] if any(part.budget for part in parts) else []
     deadlines = [part.deadline for part in parts if part.deadline is not None]
     return replace(
         last,
         hops=min(hops, default=None),
         deadline=min(deadlines, default=None),
+        budget=Budget.merge(budgets) if budgets else None,
         llm=next((part.llm for part in parts if part.llm is not None), None),
         traceparent=parts[0].traceparent,
         tracestate=parts[0].tracestate,

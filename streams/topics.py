@@ -10,6 +10,9 @@ DEAD = "dead"
 JOINS = "joins"
 
 MAX_RECORD_BYTES = 2 * 1024 * 1024
+# Headers and framing come on top of a record's value; a dead letter has those of the original and its own.
+MAX_MESSAGE_BYTES = MAX_RECORD_BYTES + 64 * 1024
+MAX_LETTER_BYTES = MAX_MESSAGE_BYTES + 64 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +54,28 @@ class Topics:
             self.journal(agent),
             self.dead(agent),
         )
+
+    def config(self, topic: str) -> dict[str, str]:
+        """Give what a topic is created with.
+
+        The broker stamps records: how far to look back after a restart is found by time, and producers'
+        clocks differ.
+        """
+        config = {
+            "max.message.bytes": str(MAX_MESSAGE_BYTES),
+            "retention.ms": "-1",
+            "message.timestamp.type": "LogAppendTime",
+        }
+        if topic.startswith(f"{self.prefix}{DEAD}."):
+            config["max.message.bytes"] = str(MAX_LETTER_BYTES)
+        if topic.startswith(f"{self.prefix}{JOINS}."):
+            # Small segments, because the active one is never compacted.
+            config |= {
+                "cleanup.policy": "compact",
+                "segment.ms": "600000",
+                "min.cleanable.dirty.ratio": "0.2",
+            }
+        return config
 
     def agent_of(self, topic: str) -> str | None:
         """Tell whose tasks or results a topic holds; none for any other topic."""

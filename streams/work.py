@@ -10,6 +10,7 @@ from pydantic import BaseModel, ValidationError
 
 from agents.core.base import AgentStatus
 from agents.core.errors import AgentError, InvalidInputError
+from agents.core.step import Recorded, StepKey
 from agents.core.task import Usage
 from agents.core.workflow import Workflow
 from streams.envelope import Envelope, Record, place
@@ -21,7 +22,21 @@ P = TypeVar("P", TaskPayload, ResultPayload)
 
 NO_SUCCESS = frozenset({AgentStatus.FAILED, AgentStatus.CANCELED})
 
-Kind = Literal["run", "upstream_failed", "refused", "invalid", "skip"]
+# `run` is the only kind that executes the agent; `refused`, `invalid` and `poison` also become dead letters.
+Kind = Literal["run", "upstream_failed", "refused", "invalid", "poison", "skip"]
+
+
+@dataclass(slots=True)
+class RunHistory:
+    """What the journal knows of one run.
+
+    Attributes:
+        steps: The last word on each step.
+        begun: How often it was begun while its partition was handled with care.
+    """
+
+    steps: dict[StepKey, Recorded] = field(default_factory=dict)
+    begun: int = 0
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -37,6 +52,9 @@ class Work:
     error: AgentError | None = None
     parts: "dict[str, Part] | None" = None
     begun: str | None = None
+    attempts: int = 0
+    careful: bool = False
+    history: RunHistory | None = None
     usage: Usage = field(default_factory=Usage)
 
 

@@ -5,11 +5,13 @@ Never touches the Kafka clients, and never raises for what a record holds.
 """
 
 import asyncio
+import os
 import time
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from inspect import isawaitable
+from itertools import count
 from typing import Any, Protocol
 
 import structlog
@@ -19,20 +21,27 @@ from agents.core.base import Agent, AgentResult, AgentStatus
 from agents.core.errors import (
     AgentError,
     DeadlineExceededError,
+    InDoubtError,
     InvalidOutputError,
+    PoisonError,
     UpstreamFailedError,
     all_errors,
+    is_retryable,
+    retry_after,
 )
 from agents.core.llm import chosen_backend
-from agents.core.runtime import Assignment, Offer, Runtime
+from agents.core.runtime import Assignment, Offer, RetryPolicy, Runtime, TryAgain
 from agents.core.task import ArtifactStore, Task, set_current_task
 from agents.core.workflow import Workflow
-from streams import artifacts
+from streams import artifacts, dead_letters, hint
 from streams import envelope as envelopes
 from streams.answers import Answers, Given, Outcome, why_upstream_failed
 from streams.envelope import Record, place
+from streams.journal import JournalWriter
 from streams.kafka.publisher import Outbox, Outgoing, Publisher
+from streams.kafka.reader import Place
 from streams.kafka.subscriber import Position
+from streams.restore import Past, Restore, identity
 from streams.router import MAX_KEY_BYTES, Router
 from streams.topics import Topics
 from streams.work import Part, Work
@@ -41,14 +50,14 @@ log = structlog.stdlib.get_logger()
 
 COMMIT_SECONDS = 10.0
 
+REASONS = {
+    "run": dead_letters.NOT_RETRYABLE,
+    "upstream_failed": dead_letters.NOT_RETRYABLE,
+    "invalid": dead_letters.INVALID,
+    "refused": dead_letters.REFUSED,
+    "poison": dead_letters.POISON,
+}
 ERROR_TYPES = frozenset(kind.type for kind in all_errors())
-
-
-class Outcomes(Protocol):
-    """Knows which results are in the log already."""
-
-    async def __call__(self, topic: str, since: Mapping[int, int]) -> dict[int, set[str]]:
-        """Give the ids of results per partition, published since a time in milliseconds each."""
 
 
 class AgentWorker:
@@ -59,9 +68,12 @@ class AgentWorker:
         agent: Who does the work.
         workflows: The application's workflows by name; those without the agent are ignored.
         topics: Topic names.
-        outcomes: Reads which runs have a result, after an assignment.
+        restore: Reads what happened before, after an assignment.
         store: Reads artifacts.
         drain_seconds: What runs get to end when partitions go or the worker stops.
+        instance: Names this worker in the journal, for people.
+        alone: Held while something runs that may take the process down; one for all agents of the process,
+            else the next process could not tell which of several it died of.
         wall_clock: The present time, with zone.
     """
 
@@ -72,29 +84,56 @@ class AgentWorker:
         agent: Agent,
         workflows: Mapping[str, Workflow],
         topics: Topics,
-        outcomes: Outcomes,
+        restore: Restore,
         store: ArtifactStore,
         drain_seconds: float,
+        instance: str = "",
+        alone: asyncio.Lock | None = None,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
     ) -> None:
         self.agent = agent
         self._topics = topics
-        self._outcomes = outcomes
+        self._restore = restore
         self._store = store
+        self._alone = alone or asyncio.Lock()
         self._drain_seconds = drain_seconds
         self._wall_clock = wall_clock
         self._results_topic = topics.results(agent.name)
         self._epoch = 0
         self._numbers: dict[tuple[str, int], int] = {}
         self._places: list[tuple[str, int]] = []
-        self._outboxes: dict[int, Outbox] = {}
+        self._hints: dict[Place, hint.Hint] = {}
+        self._past = Past()
+        self._unseen: dict[Place, int] = {}
+        self._orderly = False
+        self._cluster = ""
+        self._outboxes: dict[tuple[str, int], Outbox] = {}
+        self._buried: dict[int, tuple[int, Work, Outcome]] = {}
+        self._letter_numbers = count(1)
         self._publisher: Publisher
         self._membership: Membership
         self.runtime: Runtime[Work | Part, Outcome | None] = Runtime(
-            self, slots=agent.config.concurrency, timeout=agent.config.timeout
+            self,
+            slots=agent.config.concurrency,
+            timeout=agent.config.timeout,
+            retry=RetryPolicy(agent.config.retries, agent.config.backoff, agent.config.max_backoff),
+            seed=int.from_bytes(os.urandom(8), "big"),
         )
         self.router = Router(
-            app=app, agent=agent.name, workflows=workflows, topics=topics, holds=self.runtime.holds
+            app=app,
+            agent=agent.name,
+            workflows=workflows,
+            topics=topics,
+            past=self._past,
+            holds=self.runtime.holds,
+        )
+        self._journal = JournalWriter(
+            agent=agent.name,
+            source=f"/callboard/{app}/{agent.name}",
+            instance=instance,
+            outbox=lambda partition, acknowledged: self._publisher.outbox(
+                topics.journal(agent.name), partition, acknowledged, self._publish_failed
+            ),
         )
         self._answers = Answers(app=app, agent=agent, evidence_only=chosen_backend(agent.config.llm) == "off")
         name = agent.name
@@ -105,24 +144,21 @@ class AgentWorker:
         self._count_status = {status: metrics.counter("runs", name, status.value) for status in AgentStatus}
         self._seconds = metrics.histogram("run_seconds", name)
 
-    def join_group(self, publisher: Publisher, membership: "Membership") -> None:
+    def join_group(self, publisher: Publisher, membership: "Membership", *, cluster: str) -> None:
         """Take what only exists once the broker is connected."""
-        self._publisher, self._membership = publisher, membership
+        self._publisher, self._membership, self._cluster = publisher, membership, cluster
 
     # What the subscriber tells ------------------------------------------------------------------
 
     async def on_records(self, records: Sequence[Record], epoch: int) -> None:
         """Take a batch."""
-        if since := self.router.unknown_pasts(records):
-            finished = await self._outcomes(self._results_topic, since)
-            if epoch != self._epoch:
-                return  # a rebalance came while we read; the batch is delivered again to whoever owns it now
-            self.router.learn(finished, since)
+        if not await self._knows_past_of(records, epoch):
+            return  # a rebalance came while we read; the batch is delivered again to whoever owns it now
         offers = []
         for topic, number in Counter(record.topic for record in records).items():
             self._count_record[topic].inc(number)
         for record in records:
-            work = self.router.meaning_of(record)
+            work = self._with_care(self.router.meaning_of(record))
             if isinstance(work, Part):
                 number = self._number(record)
                 work.number = self.runtime.hold(number, epoch, record.offset, work)
@@ -132,10 +168,47 @@ class AgentWorker:
             self.runtime.offer(offers)
             await self.runtime.room()
 
+    async def _knows_past_of(self, records: Sequence[Record], epoch: int) -> bool:
+        """Read the past of partitions that is not known yet; false if they were lost meanwhile."""
+        since = self._past.unknown(records)
+        places = {(record.topic, record.partition) for record in records} & self._unseen.keys()
+        if since or places:
+            before = {place: self._unseen[place] for place in places}
+            known = await self._restore(since, before)
+            if epoch != self._epoch:
+                return False
+            self._past.learn(known, since)
+            for done in before:
+                del self._unseen[done]
+            self.runtime.remember(
+                (self._number_of(topic, partition), offset, identity, timestamp)
+                for topic, partition, offset, identity, timestamp in known.events
+            )
+        return True
+
+    def _with_care(self, work: Work | Part) -> Work | Part:
+        """Mark work that a process may have died of, and refuse to run what one certainly did."""
+        if isinstance(work, Work) and work.kind == "run":
+            record = work.record
+            known = self._hints[record.topic, record.partition]
+            if record.offset < known.until and hint.careful(known):
+                work.careful = True
+                if hint.isolates(known) and work.history is not None and work.history.begun:
+                    work.kind = "poison"
+                    work.error = PoisonError(
+                        f"{place(record)} was being worked on when {known.starts - 1} workers in a row ended"
+                        " without a word, and is not tried again; if they were killed from outside, publish"
+                        " it again with `callboard dead redrive`"
+                    )
+        return work
+
     async def on_revoked(self) -> None:
         """Let runs end, as far as they do in time, and commit."""
         self.runtime.revoke()
-        if not await self.runtime.drain(self._drain_seconds):
+        self._orderly = await self.runtime.drain(self._drain_seconds)
+        if self._orderly:
+            self._membership.commit_soon(self._hints)
+        else:
             log.warning("some runs did not end before their partitions went", agent=self.agent.name)
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
@@ -144,22 +217,56 @@ class AgentWorker:
             # Without a broker this would never end, and a stop must. What is not committed comes again.
             log.warning("finished offsets could not be committed in time", agent=self.agent.name)
 
+    def metadata_at(self, position: Position) -> str:
+        """Count that a worker begins on a partition, before anything of it is begun."""
+        before = hint.read(position.metadata, self._cluster)
+        if position.adopt:
+            return hint.go_on_counting(before).text()
+        return hint.begin(before, position.offset, slots=self.agent.config.concurrency).text()
+
     async def on_assigned(self, positions: Sequence[Position], epoch: int) -> None:
         """Own exactly these partitions."""
-        self._epoch = epoch
+        self._hints = {
+            (p.topic, p.partition): hint.read(self.metadata_at(p), self._cluster) for p in positions
+        }
+        self._epoch, self._orderly = epoch, False
         kept = {p.partition for p in positions} - {p.partition for p in positions if not p.adopt}
-        for partition in [n for n in self._outboxes if n not in kept]:
-            self._outboxes.pop(partition).close()
+        for gone in [it for it in self._outboxes if it[1] not in kept]:
+            self._outboxes.pop(gone).close()
+        self._journal.keep_only(kept)
+        self._past.keep_only(kept)
+        self._unseen = {(p.topic, p.partition): p.offset for p in positions if not p.adopt} | {
+            (p.topic, p.partition): self._unseen[p.topic, p.partition]
+            for p in positions
+            if p.adopt and (p.topic, p.partition) in self._unseen
+        }
         metrics.counter("rebalances", self.agent.name).inc()
-        self.runtime.assign(
-            [Assignment(self._number_of(p.topic, p.partition), epoch, p.offset, p.adopt) for p in positions]
+        self.runtime.assign([self._assignment(p, epoch) for p in positions])
+        self.router.assign({(p.topic, p.partition) for p in positions if p.adopt})
+
+    def _assignment(self, position: Position, epoch: int) -> Assignment:
+        known = self._hints[position.topic, position.partition]
+        return Assignment(
+            self._number_of(position.topic, position.partition),
+            epoch,
+            position.offset,
+            position.adopt,
+            known.done,
+            known.until if hint.careful(known) else 0,
         )
-        self.router.assign(kept, {(p.topic, p.partition) for p in positions if p.adopt})
+
+    def commit_of(self, topic: str, partition: int) -> tuple[int, str]:
+        """Give how far a partition is done, and what its next owner may like to know."""
+        done = self.runtime.commit_of(self._number_of(topic, partition))
+        known = hint.go_on(self._hints[topic, partition], done.offset, reach=done.reach, done=done.done)
+        self._hints[topic, partition] = known
+        return done.offset, (hint.end(known) if self._orderly else known).text()
 
     def not_ready(self) -> str | None:
         """Say why results do not get out, or nothing if they do."""
-        problems = {n: outbox.problem for n, outbox in self._outboxes.items() if outbox.problem}
-        return "; ".join(f"{self._results_topic}/{n} is not published: {why}" for n, why in problems.items())
+        problems = [(place, outbox.problem) for place, outbox in self._outboxes.items() if outbox.problem]
+        problems += [((self._topics.journal(self.agent.name), n), why) for n, why in self._journal.problems()]
+        return "; ".join(f"{topic}/{n} is not published: {why}" for (topic, n), why in problems) or None
 
     async def stop(self) -> None:
         """Drain, commit, and cancel what is left."""
@@ -171,11 +278,22 @@ class AgentWorker:
     # What the runtime asks ----------------------------------------------------------------------
 
     async def execute(self, work: Work | Part) -> Outcome | None:
-        """Run the agent on a piece of work; gives the encoded result, or none where nothing is to be said."""
+        """Run the agent on a piece of work; gives the encoded result, or none where nothing is to be said.
+
+        Raises:
+            TryAgain: If it failed in a way that may pass.
+        """
         if not isinstance(work, Work) or work.kind == "skip":
             return None
-        started = time.monotonic()
+        if not (work.careful and work.kind == "run"):
+            return await self._execute(work)
+        async with self._alone:
+            await self._journal.begin(work)
+            return await self._execute(work)
+
+    async def _execute(self, work: Work) -> Outcome:
         given: Given | None = None
+        raised: BaseException | None = work.error
         try:
             given = self._answers.given(work)
             if work.error is not None:
@@ -183,18 +301,47 @@ class AgentWorker:
             elif work.kind == "upstream_failed":
                 result = AgentResult.failed(UpstreamFailedError(why_upstream_failed(work)))
             else:
-                work.begun = envelopes.now()
-                result = await self._run_agent(work, given)
+                started = time.monotonic()
+                work.begun = work.begun or envelopes.now()
+                work.attempts += 1
+                result, raised = await self._run_agent(work, given)
+                self._seconds.observe(time.monotonic() - started)
             outcome = await self._outcome(work, given, result)
         except AgentError as error:
-            result = AgentResult.failed(error)
-            outcome = self._answers.encode(work, given, result)
+            raised = error
+            outcome = self._answers.encode(work, given, AgentResult.failed(error))
         except Exception as error:
             log.exception("run failed outside of its agent", at=place(work.record))
-            result = AgentResult.failed(error)
-            outcome = self._answers.encode(work, given, result)
-        self._note(work, outcome, time.monotonic() - started)
+            raised = error
+            outcome = self._answers.encode(work, given, AgentResult.failed(error))
+        if outcome.status is not AgentStatus.FAILED:
+            return outcome
+        again = work.kind == "run" and (
+            is_retryable(raised)
+            if raised is not None
+            else outcome.error is not None and outcome.error.retryable
+        )
+        if raised is not None:
+            outcome.letters = self._letters(work, outcome, again=again)
+        if again:
+            raise TryAgain(outcome, retry_after(raised) if raised is not None else None)
         return outcome
+
+    def _letters(self, work: Work, outcome: Outcome, *, again: bool) -> Sequence[dead_letters.Letter]:
+        parts = [part.record for part in work.parts.values()] if work.parts else [work.record]
+        return dead_letters.write(
+            parts,
+            dead_letters.Failure(
+                reason=dead_letters.RETRIES_EXHAUSTED if again else REASONS[work.kind],
+                error_type=outcome.error.type if outcome.error else "",
+                message=outcome.error.message if outcome.error else "",
+                attempts=work.attempts,
+                first_time=work.begun,
+            ),
+            run=work.run,
+            agent=self.agent.name,
+            agent_version=self.agent.config.version,
+        )
 
     def expired(self, work: Work | Part) -> Outcome | None:
         """Give the failed result of work that is too late."""
@@ -210,32 +357,66 @@ class AgentWorker:
             given = self._answers.given(work)
         except AgentError:
             given = None
-        outcome = self._answers.encode(work, given, result)
-        self._note(work, outcome, None)
-        return outcome
+        return self._answers.encode(work, given, result)
+
+    def retrying(self, work: Work | Part, attempt: int, seconds: float) -> None:
+        """Say that a run failed and is tried again."""
+        metrics.counter("retries", self.agent.name).inc()
+        log.info(
+            "run failed, trying again",
+            agent=self.agent.name,
+            at=place(work.record),
+            workflow_id=work.envelope.workflow_id,
+            attempt=attempt,
+            seconds=seconds,
+        )
 
     def publish(self, done: Sequence[tuple[int, Work | Part, Outcome | None]]) -> None:
         """Begin to publish results."""
         silent: list[int] = []
-        outgoing: dict[int, list[Outgoing]] = {}
+        results: list[tuple[int, Work, Outcome]] = []
         for number, work, outcome in done:
-            if outcome is None:
+            if outcome is None or isinstance(work, Part):
                 silent.append(number)
             else:
-                record = work.record
-                outgoing.setdefault(record.partition, []).append(
-                    Outgoing(number, _key_of(record), outcome.value, outcome.headers)
-                )
+                if outcome.error is not None or work.usage.calls:
+                    self._note(work, outcome)
+                if outcome.letters:
+                    self._bury(number, work, outcome)
+                else:
+                    results.append((number, work, outcome))
         if silent:
             self.runtime.acknowledge(silent)
-        for partition, records in outgoing.items():
-            self._outbox(partition).put(records)
+        self._send(results)
         for status, ended in Counter(outcome.status for _, _, outcome in done if outcome).items():
             self._count_status[status].inc(ended)
 
-    def commit(self, positions: Sequence[tuple[int, int]]) -> None:
+    def _send(self, results: Iterable[tuple[int, Work, Outcome]]) -> None:
+        outgoing: dict[int, list[Outgoing]] = {}
+        for number, work, outcome in results:
+            record = work.record
+            outgoing.setdefault(record.partition, []).append(
+                Outgoing(number, _key_of(record), outcome.value, outcome.headers)
+            )
+        for partition, records in outgoing.items():
+            self._outbox(self._results_topic, partition, self.runtime.acknowledge).put(records)
+
+    def _bury(self, number: int, work: Work, outcome: Outcome) -> None:
+        """Publish the dead letters of a run, and when they are in the log, its result."""
+        numbers = [next(self._letter_numbers) for _ in outcome.letters]
+        self._buried[numbers[-1]] = number, work, outcome
+        metrics.counter("dead_letters", self.agent.name).inc(len(numbers))
+        self._outbox(self._topics.dead(self.agent.name), work.record.partition, self._on_buried).put(
+            Outgoing(letter_number, *letter)
+            for letter_number, letter in zip(numbers, outcome.letters, strict=True)
+        )
+
+    def _on_buried(self, numbers: Sequence[int]) -> None:
+        self._send(buried for number in numbers if (buried := self._buried.pop(number, None)) is not None)
+
+    def commit(self, partitions: Sequence[int]) -> None:
         """Commit soon."""
-        self._membership.commit_soon((*self._places[number], offset) for number, offset in positions)
+        self._membership.commit_soon(self._places[number] for number in partitions)
 
     def pause(self, partitions: Sequence[int]) -> None:
         """Stop reading."""
@@ -245,8 +426,10 @@ class AgentWorker:
         """Read again."""
         self._membership.resume([self._places[number] for number in partitions])
 
-    def forget(self, work: Work | Part) -> None:
-        """Drop what another member works on now, or what is read again."""
+    def forget(self, work: Work | Part, reason: str) -> None:
+        """Drop what another member works on now, what is read again, or what came twice."""
+        if reason == "duplicate":
+            metrics.counter("skipped", self.agent.name, reason).inc()
         self.router.forget(work)
 
     # Offering -----------------------------------------------------------------------------------
@@ -265,6 +448,8 @@ class AgentWorker:
             deadline=deadline,
             size=len(record.value or b"") + 512,
             work=work,
+            identity=None if work.kind == "skip" else identity(work.envelope),
+            timestamp=record.timestamp,
             covers=tuple(part.number for part in work.parts.values() if part.number) if work.parts else (),
         )
 
@@ -280,50 +465,52 @@ class AgentWorker:
 
     # Running the agent --------------------------------------------------------------------------
 
-    async def _run_agent(self, work: Work, given: Given) -> AgentResult[Any]:
-        set_current_task(
-            Task(
-                id=work.envelope.id,
-                agent=self.agent.name,
-                run_id=work.run,
-                workflow_id=work.envelope.workflow_id,
-                input=given.input,
-                root=given.root,
-                events=given.events,
-                artifacts=given.artifacts,
-                deadline=work.envelope.deadline,
-                store=self._store,
-                usage=work.usage,
-            )
+    async def _run_agent(self, work: Work, given: Given) -> tuple[AgentResult[Any], BaseException | None]:
+        """Run the agent; gives what it ended with, and what it raised."""
+        task = Task(
+            id=work.envelope.id,
+            agent=self.agent.name,
+            run_id=work.run,
+            workflow_id=work.envelope.workflow_id,
+            input=given.input,
+            root=given.root,
+            events=given.events,
+            artifacts=given.artifacts,
+            deadline=work.envelope.deadline,
+            store=self._store,
+            usage=work.usage,
+            journal=self._journal.of(work),
         )
+        set_current_task(task)
         try:
-            running: object = self.agent.execute(self.agent.parse_input(given.input))
-            if not isawaitable(running):
-                return AgentResult.failed(
-                    InvalidOutputError(
+            async with task.steps:
+                running: object = self.agent.execute(self.agent.parse_input(given.input))
+                if not isawaitable(running):
+                    raise InvalidOutputError(  # noqa: TRY301 (the agent's own error, told like any other)
                         f"{type(self.agent).__name__}.execute is no coroutine: write `async def execute`"
                     )
+                result: object = await running
+            if not isinstance(result, AgentResult):
+                raise InvalidOutputError(  # noqa: TRY301 (as above)
+                    f"{type(self.agent).__name__}.execute returned {type(result).__name__},"
+                    " not an AgentResult"
                 )
-            result: object = await running
+        except InDoubtError as error:
+            parked = AgentResult.failed(error).model_copy(update={"status": AgentStatus.PARKED})
+            log.warning("run parked", at=place(work.record), reason=str(error))
+            return parked, None
         except AgentError as error:
-            return AgentResult.failed(error)
+            return AgentResult.failed(error), error
         except asyncio.CancelledError as error:
             this = asyncio.current_task()
             if this is None or this.cancelling():
                 raise
-            return AgentResult.failed(error)  # nobody canceled this run: the agent raised it by itself
+            return AgentResult.failed(error), error  # nobody canceled this run: the agent raised it by itself
         except (Exception, SystemExit) as error:
             # The boundary to users' code: whatever it raises is the run's outcome, told with its stack.
             log.exception("agent raised", at=place(work.record))
-            return AgentResult.failed(error)
-        if not isinstance(result, AgentResult):
-            return AgentResult.failed(
-                InvalidOutputError(
-                    f"{type(self.agent).__name__}.execute returned {type(result).__name__},"
-                    " not an AgentResult"
-                )
-            )
-        return result
+            return AgentResult.failed(error), error
+        return result, None
 
     async def _outcome(self, work: Work, given: Given, result: AgentResult[Any]) -> Outcome:
         for artifact in result.artifacts:
@@ -336,10 +523,8 @@ class AgentWorker:
             )
         return self._answers.encode(work, given, result)
 
-    def _note(self, work: Work, outcome: Outcome, seconds: float | None) -> None:
+    def _note(self, work: Work, outcome: Outcome) -> None:
         name = self.agent.name
-        if seconds is not None:
-            self._seconds.observe(seconds)
         if (usage := work.usage).calls:
             metrics.counter("llm_calls", name).inc(usage.calls)
             metrics.counter("llm_tokens", name, "input").inc(usage.input_tokens)
@@ -358,11 +543,11 @@ class AgentWorker:
 
     # Publishing ---------------------------------------------------------------------------------
 
-    def _outbox(self, partition: int) -> Outbox:
-        outbox = self._outboxes.get(partition)
+    def _outbox(self, topic: str, partition: int, acknowledged: Callable[[Sequence[int]], None]) -> Outbox:
+        outbox = self._outboxes.get((topic, partition))
         if outbox is None:
-            outbox = self._outboxes[partition] = self._publisher.outbox(
-                self._results_topic, partition, self.runtime.acknowledge, self._publish_failed
+            outbox = self._outboxes[topic, partition] = self._publisher.outbox(
+                topic, partition, acknowledged, self._publish_failed
             )
         return outbox
 
@@ -374,8 +559,8 @@ class AgentWorker:
 class Membership(Protocol):
     """The consumer group membership a worker steers."""
 
-    def commit_soon(self, positions: Any) -> None:
-        """Commit (topic, partition, next offset) shortly."""
+    def commit_soon(self, places: Iterable[Place]) -> None:
+        """Commit shortly what `commit_of` gives for these."""
 
     async def commit_now(self) -> None:
         """Commit what is pending."""

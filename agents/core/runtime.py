@@ -7,8 +7,9 @@ the work itself, one asyncio task per run and one timer. It never touches Kafka:
 import asyncio
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from dataclasses import dataclass
-from typing import Generic, NamedTuple, Protocol, TypeVar
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from agents._rust import AgentRuntime, Turn
 
@@ -16,14 +17,31 @@ W = TypeVar("W")
 W_contra = TypeVar("W_contra", contravariant=True)
 R = TypeVar("R")
 
-EXPIRED = "expired"
+EXPIRED, EXHAUSTED = "expired", "exhausted"
+
+
+class TryAgain(Exception, Generic[R]):  # noqa: N818 (no error: it says what to do)
+    """Raised by a host's `execute`: the work failed in a way that may pass.
+
+    Attributes:
+        result: What to publish if it is not tried again.
+        after: Seconds to wait at least, or none.
+    """
+
+    def __init__(self, result: R, after: float | None) -> None:
+        super().__init__(result, after)
+        self.result, self.after = result, after
 
 
 class Host(Protocol[W_contra, R]):
     """What the runtime needs from its surroundings."""
 
     async def execute(self, work: W_contra) -> R:
-        """Do the work; every failure but cancellation is a result."""
+        """Do the work; every failure but cancellation is a result.
+
+        Raises:
+            TryAgain: If it failed and trying again may help.
+        """
 
     def expired(self, work: W_contra) -> R:
         """Give the result of work whose deadline passed, before it started or while it ran."""
@@ -31,8 +49,11 @@ class Host(Protocol[W_contra, R]):
     def publish(self, done: Sequence[tuple[int, W_contra, R]]) -> None:
         """Begin to publish results; call `acknowledge` with the numbers of those that are durable."""
 
-    def commit(self, positions: Sequence[tuple[int, int]]) -> None:
-        """Commit the next offset to read, per partition number."""
+    def retrying(self, work: W_contra, attempt: int, seconds: float) -> None:
+        """Take note that work failed, and is started again after a while."""
+
+    def commit(self, partitions: Sequence[int]) -> None:
+        """Commit soon what `Runtime.commit_of` gives for these partition numbers."""
 
     def pause(self, partitions: Sequence[int]) -> None:
         """Stop reading these partitions for a while."""
@@ -40,8 +61,8 @@ class Host(Protocol[W_contra, R]):
     def resume(self, partitions: Sequence[int]) -> None:
         """Read these partitions again."""
 
-    def forget(self, work: W_contra) -> None:
-        """Drop work that is not this member's any more; it runs elsewhere, or has run."""
+    def forget(self, work: W_contra, reason: str) -> None:
+        """Drop work that is not this member's any more: it runs elsewhere, or has run, or is a duplicate."""
 
 
 class Offer(NamedTuple, Generic[W]):
@@ -50,21 +71,25 @@ class Offer(NamedTuple, Generic[W]):
     Attributes:
         partition: Number of its partition.
         epoch: The assignment it was read in.
-        offset: Its offset.
+        offset: Its offset; none: it is no record, e.g. a join that fires.
         lane: Its key: one run at a time per key, in offset order; none: on its own.
         deadline: Monotonic milliseconds after which it is not worth running.
         size: Bytes it holds in memory.
         work: What to hand to the host.
+        identity: What makes two records of a partition the same event, or none.
+        timestamp: Of the record, in milliseconds.
         covers: Held work that is done when this is.
     """
 
     partition: int
     epoch: int
-    offset: int
+    offset: int | None
     lane: bytes | None
     deadline: int | None
     size: int
     work: W
+    identity: bytes | None = None
+    timestamp: int = 0
     covers: tuple[int, ...] = ()
 
 
@@ -77,12 +102,45 @@ class Assignment:
         epoch: Counts assignments.
         position: Offset that is read next.
         adopt: It came straight back: what runs, goes on.
+        done: Finished offsets above `position`, as `Runtime.commit_of` gave them.
+        careful_until: Offsets below it run one at a time.
     """
 
     partition: int
     epoch: int
     position: int
     adopt: bool
+    done: bytes = b""
+    careful_until: int = 0
+
+
+class Commit(NamedTuple):
+    """How far a partition is done.
+
+    Attributes:
+        offset: The next offset to read after a restart.
+        reach: One after the highest offset that was ever started.
+        done: Finished offsets above `offset`, encoded.
+    """
+
+    offset: int
+    reach: int
+    done: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class RetryPolicy:
+    """How failed work is tried again.
+
+    Attributes:
+        retries: Further attempts after the first.
+        backoff: Seconds before the first of them; doubles each time, with full jitter.
+        max_backoff: Seconds it grows to.
+    """
+
+    retries: int = 0
+    backoff: float = 0.5
+    max_backoff: float = 60.0
 
 
 class Runtime(Generic[W, R]):
@@ -92,6 +150,8 @@ class Runtime(Generic[W, R]):
         host: See `Host`.
         slots: Runs at the same time.
         timeout: Seconds one run may take, or none.
+        retry: How failed work is tried again.
+        seed: Of the jitter: workers with different ones do not retry in step.
         max_queued_records: Per partition, before it is paused.
         max_queued_bytes: Per partition, before it is paused.
         clock: Monotonic seconds.
@@ -103,6 +163,8 @@ class Runtime(Generic[W, R]):
         *,
         slots: int,
         timeout: float | None = None,
+        retry: RetryPolicy = RetryPolicy(),
+        seed: int = 0,
         max_queued_records: int = 2_000,
         max_queued_bytes: int = 16 * 1024 * 1024,
         clock: Callable[[], float] = time.monotonic,
@@ -114,6 +176,10 @@ class Runtime(Generic[W, R]):
             max_queued_records=max_queued_records,
             max_queued_bytes=max_queued_bytes,
             timeout_ms=None if timeout is None else max(1, round(timeout * 1000)),
+            retries=retry.retries,
+            backoff_ms=max(1, round(retry.backoff * 1000)),
+            max_backoff_ms=max(1, round(retry.max_backoff * 1000)),
+            seed=seed,
         )
         self._next_number = 1
         self._work: dict[int, W] = {}
@@ -121,10 +187,15 @@ class Runtime(Generic[W, R]):
         self._results: dict[int, R] = {}
         self._canceled: set[int] = set()
         self._covers: dict[int, tuple[int, ...]] = {}
-        self._offered: list[tuple[int, int, int, int, bytes | None, int | None, int, tuple[int, ...]]] = []
+        self._offered: list[Any] = []
         self._held: list[tuple[int, int, int, int]] = []
+        self._seen: list[tuple[int, int, bytes, int]] = []
         self._executed: list[int] = []
+        self._failed: list[tuple[int, int | None]] = []
         self._acknowledged: list[int] = []
+        # Turns are of no run: in the context of the one that asked for a turn, what it starts and logs would
+        # carry that one's task.
+        self._context = Context()
         self._turn_is_due = False
         self._timer: asyncio.TimerHandle | None = None
         self._idle = asyncio.Event()
@@ -150,6 +221,9 @@ class Runtime(Generic[W, R]):
                     offer.lane,
                     offer.deadline,
                     offer.size,
+                    offer.identity,
+                    offer.timestamp,
+                    None,
                     offer.covers,
                 )
             )
@@ -169,6 +243,19 @@ class Runtime(Generic[W, R]):
     def holds(self, number: int) -> bool:
         """Tell whether work given to `hold` still waits, or is covered by a run that is not done."""
         return number in self._work
+
+    def remember(self, events: Iterable[tuple[int, int, bytes, int]]) -> None:
+        """Take events of before a restart, so that their duplicates are recognized.
+
+        Args:
+            events: Partition number, offset, identity and time in milliseconds of each, in offset order.
+        """
+        self._seen.extend(events)
+        self._soon()
+
+    def commit_of(self, partition: int) -> Commit:
+        """Tell how far a partition is done."""
+        return Commit(*self._machine.commit_of(partition))
 
     def acknowledge(self, numbers: Iterable[int]) -> None:
         """Take note that results are durable: their lanes move on and their offsets are done."""
@@ -198,7 +285,12 @@ class Runtime(Generic[W, R]):
 
     def assign(self, assignments: Sequence[Assignment]) -> None:
         """Own exactly these partitions from now on."""
-        self._turn(assigned=[(a.partition, a.epoch, a.position, a.adopt) for a in assignments])
+        self._turn(
+            assigned=[
+                (a.partition, a.epoch, a.position, a.adopt, a.done or None, a.careful_until)
+                for a in assignments
+            ]
+        )
 
     async def drain(self, seconds: float) -> bool:
         """Wait until nothing is in flight, at most `seconds`; call `revoke` first.
@@ -238,19 +330,24 @@ class Runtime(Generic[W, R]):
     def _soon(self) -> None:
         if not self._turn_is_due:
             self._turn_is_due = True
-            asyncio.get_running_loop().call_soon(self._due)
+            asyncio.get_running_loop().call_soon(self._due, context=self._context)
 
     def _due(self) -> None:
         if self._turn_is_due:
             self._turn()
 
     def _turn(
-        self, *, revoked: bool = False, assigned: list[tuple[int, int, int, bool]] | None = None
+        self,
+        *,
+        revoked: bool = False,
+        assigned: list[tuple[int, int, int, bool, bytes | None, int]] | None = None,
     ) -> None:
         self._turn_is_due = False
         offered, self._offered = self._offered, []
         held, self._held = self._held, []
+        seen, self._seen = self._seen, []
         executed, self._executed = self._executed, []
+        failed, self._failed = self._failed, []
         acknowledged, self._acknowledged = self._acknowledged, []
         turn = self._machine.turn(
             self.now(),
@@ -258,7 +355,9 @@ class Runtime(Generic[W, R]):
             revoked=revoked,
             offered=offered,
             held=held,
+            seen=seen,
             executed=executed,
+            failed=failed,
             acknowledged=acknowledged,
         )
         self._obey(turn, executed)
@@ -266,7 +365,10 @@ class Runtime(Generic[W, R]):
     def _obey(self, turn: Turn, executed: list[int]) -> None:
         self._publish(turn, executed)
         if turn.commits:
-            self._host.commit(turn.commits)
+            self._host.commit([partition for partition, _ in turn.commits])
+        for number, attempt, milliseconds in turn.retries:
+            self._results.pop(number, None)
+            self._host.retrying(self._work[number], attempt, milliseconds / 1000)
         loop = asyncio.get_running_loop()
         for number in turn.start:
             self._runs[number] = loop.create_task(self._run(number, self._work[number]))
@@ -289,13 +391,16 @@ class Runtime(Generic[W, R]):
             if reason == EXPIRED:
                 work = self._work[number]
                 done.append((number, work, self._host.expired(work)))
+                self._results.pop(number, None)
+            elif reason == EXHAUSTED:
+                done.append((number, self._work[number], self._results.pop(number)))
             else:
                 self._results.pop(number, None)
                 self._canceled.discard(number)
                 self._covers.pop(number, None)
                 dropped = self._work.pop(number, None)
                 if dropped is not None:
-                    self._host.forget(dropped)
+                    self._host.forget(dropped, reason)
         # Without a result here, it was fenced while it ran: settled above, and must not be seen.
         for number in executed:
             if number in self._canceled:
@@ -311,11 +416,18 @@ class Runtime(Generic[W, R]):
             self._timer.cancel()
             self._timer = None
         if at is not None:
-            self._timer = loop.call_later(max(0.0, (at - self.now()) / 1000), self._turn)
+            delay = max(0.0, (at - self.now()) / 1000)
+            self._timer = loop.call_later(delay, self._turn, context=self._context)
 
     async def _run(self, number: int, work: W) -> None:
         try:
             self._results[number] = await self._host.execute(work)
+        except TryAgain as again:
+            self._results[number] = again.result
+            del self._runs[number]
+            self._failed.append((number, None if again.after is None else max(0, round(again.after * 1000))))
+            self._soon()
+            return
         except asyncio.CancelledError:
             # The machine cancels for two reasons. Late: the host says so when the turn that hears of it
             # publishes. Lost partition: that turn settles the number as fenced, and it is dropped.

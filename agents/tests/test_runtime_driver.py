@@ -23,6 +23,8 @@ class Host:
         self.stubborn: dict[str, asyncio.Event] = {}
         self.acknowledges = True
         self.unacknowledged: list[int] = []
+        self.offsets: dict[int, int] = {}
+        self.reasons: list[str] = []
 
     async def execute(self, work: str) -> str:
         self.told.append(("start", work))
@@ -50,8 +52,15 @@ class Host:
             else:
                 self.unacknowledged.append(number)
 
-    def commit(self, positions: Sequence[tuple[int, int]]) -> None:
-        self.told.append(("commit", list(positions)))
+    def commit(self, partitions: Sequence[int]) -> None:
+        # Told as well where only what is done above an offset changed; most tests are about the offset.
+        positions = [(n, self.runtime.commit_of(n).offset) for n in partitions]
+        if news := [(n, offset) for n, offset in positions if self.offsets.get(n, 0) != offset]:
+            self.told.append(("commit", news))
+            self.offsets |= dict(news)
+
+    def retrying(self, work: str, attempt: int, seconds: float) -> None:
+        self.told.append(("retry", (work, attempt, seconds)))
 
     def pause(self, partitions: Sequence[int]) -> None:
         self.told.append(("pause", list(partitions)))
@@ -59,7 +68,8 @@ class Host:
     def resume(self, partitions: Sequence[int]) -> None:
         self.told.append(("resume", list(partitions)))
 
-    def forget(self, work: str) -> None:
+    def forget(self, work: str, reason: str) -> None:
+        self.reasons.append(reason)
         self.told.append(("forget", work))
 
     # What a test says and asks
@@ -100,7 +110,7 @@ class Host:
         assert len(kept) > 8
         assert {name: it for name, it in kept.items() if it} == {}
         counts = {name for name, count in self.runtime.stats().items() if count}
-        assert counts <= {"slots", "partitions"}
+        assert counts <= {"slots", "partitions", "retry_budget"}
 
 
 async def settle() -> None:

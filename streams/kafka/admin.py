@@ -1,10 +1,11 @@
 """Topics and positions have to be there before anyone reads: this makes them, and checks what it finds."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
 from aiokafka.errors import (
+    CommitFailedError,
     GroupCoordinatorNotAvailableError,
     IllegalGenerationError,
     KafkaConnectionError,
@@ -17,10 +18,6 @@ from aiokafka.errors import (
 from agents.core.errors import ConfigurationError
 from streams.kafka.connection import Connection
 from streams.kafka.diagnosis import reason
-from streams.topics import MAX_RECORD_BYTES
-
-# Headers and framing come on top of a record's value.
-TOPIC_CONFIG = {"max.message.bytes": str(MAX_RECORD_BYTES + 64 * 1024), "retention.ms": "-1"}
 
 
 class BrokerUnreachableError(ConfigurationError):
@@ -56,13 +53,13 @@ async def partition_counts(connection: Connection) -> dict[str, int]:
 
 
 async def ensure_topics(
-    connection: Connection, topics: Sequence[str], *, partitions: int, replication: int
+    connection: Connection, topics: Mapping[str, dict[str, str]], *, partitions: int, replication: int
 ) -> int:
     """Create the topics that are missing, all with the same number of partitions.
 
     Args:
         connection: How Kafka is reached.
-        topics: All topics of one application.
+        topics: All topics of one application, each with what it is created with.
         partitions: How many partitions new topics get, if none of the application's exists yet.
         replication: Their replication factor.
 
@@ -90,7 +87,8 @@ async def ensure_topics(
         )
     missing = [topic for topic in topics if topic not in counts]
     if missing:
-        await _create(connection, missing, partitions=wanted, replication=replication)
+        new = [NewTopic(name, wanted, replication, topic_configs=topics[name]) for name in missing]
+        await _create(connection, new)
     return wanted
 
 
@@ -128,10 +126,34 @@ async def ensure_positions(
     try:
         consumer.assign(missing)
         await consumer.commit(await initial_offsets(consumer, missing, frozenset(endings)))
-    except (UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError):
-        pass  # the group has members: see above
+    except (CommitFailedError, UnknownMemberIdError, IllegalGenerationError, RebalanceInProgressError):
+        pass  # the group has members: see above (the client's name for it depends on its own state)
     finally:
         await consumer.stop()
+
+
+async def committed_offsets(connection: Connection, group: str) -> dict[TopicPartition, tuple[int, str]]:
+    """Give what a group committed, with what it said beside: the consumer's own `committed` drops that."""
+    admin = await _connect(connection)
+    try:
+        known = await admin.list_consumer_group_offsets(group)
+    finally:
+        await admin.close()
+    return {tp: (at.offset, at.metadata or "") for tp, at in known.items() if at.offset >= 0}
+
+
+async def cluster_id(connection: Connection) -> str:
+    """Give the cluster's id.
+
+    Raises:
+        BrokerUnreachableError: If nobody answers.
+    """
+    admin = await _connect(connection)
+    try:
+        described = await admin.describe_cluster()
+    finally:
+        await admin.close()
+    return str(described["cluster_id"])
 
 
 async def initial_offsets(
@@ -144,14 +166,10 @@ async def initial_offsets(
     return offsets
 
 
-async def _create(
-    connection: Connection, topics: Sequence[str], *, partitions: int, replication: int
-) -> None:
+async def _create(connection: Connection, topics: Sequence[NewTopic]) -> None:
     admin = await _connect(connection)
     try:
-        response = await admin.create_topics(
-            [NewTopic(topic, partitions, replication, topic_configs=TOPIC_CONFIG) for topic in topics]
-        )
+        response = await admin.create_topics(topics)
     finally:
         await admin.close()
     for topic, code, *message in response.topic_errors:
@@ -159,8 +177,9 @@ async def _create(
         # Two workers that start at once both ask; one of them finds it made.
         if code and error is not TopicAlreadyExistsError:
             raise ConfigurationError(
-                f"topic {topic!r} cannot be created with {partitions} partitions and replication"
-                f" {replication}: {message[0] if message and message[0] else error.__name__};"
+                f"topic {topic!r} cannot be created with {topics[0].num_partitions} partitions and"
+                f" replication {topics[0].replication_factor}:"
+                f" {message[0] if message and message[0] else error.__name__};"
                 " create it yourself, or change CALLBOARD_REPLICATION"
             )
 

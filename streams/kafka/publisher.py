@@ -3,6 +3,7 @@
 import asyncio
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextvars import Context
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -14,7 +15,7 @@ from aiokafka.partitioner import murmur2
 from streams.envelope import Headers
 from streams.kafka.admin import unreachable
 from streams.kafka.connection import Connection
-from streams.topics import MAX_RECORD_BYTES
+from streams.topics import MAX_LETTER_BYTES, MAX_RECORD_BYTES
 
 log = structlog.stdlib.get_logger()
 
@@ -25,7 +26,7 @@ PRODUCER_OPTIONS: Any = {
     "acks": "all",
     "enable_idempotence": True,
     "max_batch_size": 128 * 1024,
-    "max_request_size": MAX_RECORD_BYTES + 64 * 1024,
+    "max_request_size": MAX_LETTER_BYTES,
     "request_timeout_ms": 30_000,
 }
 
@@ -116,7 +117,7 @@ class Outgoing(NamedTuple):
 
     number: int
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: Headers
 
 
@@ -153,7 +154,8 @@ class Outbox:
         """Take records to send."""
         self._waiting.extend(records)
         if self._sender is None or self._sender.done():
-            self._sender = asyncio.get_running_loop().create_task(self._send())
+            # In a context of its own: records of many runs go, and the run that put the first is none of them.
+            self._sender = asyncio.get_running_loop().create_task(self._send(), context=Context())
 
     def close(self) -> None:
         """Send nothing more: who owns the causes now says it anew. What is in flight may still arrive."""

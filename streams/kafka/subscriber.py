@@ -19,7 +19,8 @@ from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.schemas import Topic
 
 from streams.envelope import Record
-from streams.kafka.admin import initial_offsets
+from streams.kafka.admin import BrokerUnreachableError, committed_offsets, initial_offsets
+from streams.kafka.connection import Connection
 from streams.kafka.private_access import coordinator_answers, generation_of
 
 log = structlog.stdlib.get_logger()
@@ -41,12 +42,14 @@ class Position:
         partition: Its number.
         offset: What is read next.
         adopt: It was ours in the generation right before, and nobody else committed.
+        metadata: What the last commit said beside the offset.
     """
 
     topic: str
     partition: int
     offset: int
     adopt: bool
+    metadata: str = ""
 
 
 class Handler(Protocol):
@@ -58,8 +61,14 @@ class Handler(Protocol):
     async def on_revoked(self) -> None:
         """Finish what can be finished: all partitions may go elsewhere when this returns."""
 
+    def metadata_at(self, position: Position) -> str:
+        """Say what is committed beside a position before anything of its partition is worked on."""
+
     async def on_assigned(self, positions: Sequence[Position], epoch: int) -> None:
         """Own exactly these partitions from now on."""
+
+    def commit_of(self, topic: str, partition: int) -> tuple[int, str]:
+        """Give the next offset to read after a restart, and what is committed beside it."""
 
 
 class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
@@ -67,6 +76,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     Args:
         broker: The application's FastStream broker.
+        connection: To Kafka, for what the broker's consumer cannot ask.
         group: Consumer group.
         topics: Topics to read from their first record where the group has no position.
         late_topics: Topics to read from their end in that case.
@@ -78,6 +88,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
     def __init__(  # noqa: PLR0913 (one membership's facts, keyword-only)
         self,
         broker: KafkaBroker,
+        connection: Connection,
         *,
         group: str,
         topics: Sequence[str],
@@ -87,13 +98,14 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         session_timeout_ms: int,
     ) -> None:
         self._handler = handler
+        self._connection = connection
         self._late_topics = frozenset(late_topics)
         self._group = group
         self._epoch = 0
         self._generation = -1
         self._owned: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, int] = {}
-        self._pending: dict[TopicPartition, int] = {}
+        self._pending: set[TopicPartition] = set()
         self._committer: asyncio.Task[None] | None = None
         self.out_of_range: dict[str, str] = {}
         self._subscriber = broker.subscriber(
@@ -160,10 +172,9 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
                 found[tp.topic] = found.get(tp.topic, 0) + max(0, end - position)
         return found
 
-    def commit_soon(self, positions: Iterable[tuple[str, int, int]]) -> None:
-        """Commit (topic, partition, next offset) shortly; later calls overtake earlier ones."""
-        for topic, partition, offset in positions:
-            self._pending[TopicPartition(topic, partition)] = offset
+    def commit_soon(self, places: Iterable[tuple[str, int]]) -> None:
+        """Commit shortly what the handler then says of these topics and partitions."""
+        self._pending.update(TopicPartition(*place) for place in places)
         if self._committer is None or self._committer.done():
             self._committer = asyncio.get_running_loop().create_task(self._commit_pending())
 
@@ -198,7 +209,15 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         """
         generation = generation_of(self.consumer)
         straight_back = self._owned if generation == self._generation + 1 else set()
-        starts = await self._positions_at_last(assigned)
+        starts, metadata = await self._positions_at_last(assigned)
+        adopted = {
+            tp for tp in assigned if tp in straight_back and self._committed.get(tp, starts[tp]) == starts[tp]
+        }
+        positions = [
+            Position(tp.topic, tp.partition, starts[tp], tp in adopted, metadata.get(tp, ""))
+            for tp in sorted(assigned)
+        ]
+        await self._say_that_we_begin(positions)
         # The client fetches while this callback still runs. What it handed out until here carries the old
         # epoch and is dropped as stale, so it must be read once more; from here to the end of the next call
         # nothing awaits, so no batch can be stamped in between.
@@ -206,9 +225,6 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             if f"{tp.topic}/{tp.partition}" not in self.out_of_range:
                 self.consumer.seek(tp, starts[tp])
         self._epoch += 1
-        adopted = {
-            tp for tp in assigned if tp in straight_back and self._committed.get(tp, starts[tp]) == starts[tp]
-        }
         self._generation, self._owned, self._committed = generation, set(assigned), dict(starts)
         self._pending.clear()
         log.info(
@@ -218,32 +234,48 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             adopted=len(adopted),
             generation=generation,
         )
-        await self._handler.on_assigned(
-            [Position(tp.topic, tp.partition, starts[tp], tp in adopted) for tp in sorted(assigned)],
-            self._epoch,
-        )
+        await self._handler.on_assigned(positions, self._epoch)
 
-    async def _positions_at_last(self, assigned: set[TopicPartition]) -> dict[TopicPartition, int]:
+    async def _say_that_we_begin(self, positions: Sequence[Position]) -> None:
+        """Commit, before anything is worked on, that a member begins: if it dies, the next one can tell."""
+        begun = {
+            TopicPartition(p.topic, p.partition): (p.offset, self._handler.metadata_at(p))
+            for p in positions
+            if f"{p.topic}/{p.partition}" not in self.out_of_range
+        }
+        try:
+            if begun:
+                await self.consumer.commit(begun)
+        except KafkaError as error:
+            # Only a hint: if Kafka is away or the group moves on already, deaths are counted one short.
+            log.warning("the beginning could not be noted", group=self._group, error=str(error))
+
+    async def _positions_at_last(
+        self, assigned: set[TopicPartition]
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, str]]:
         # An error that left this callback would only be logged by the client, and the partitions would be
         # owned and never worked on.
         while True:
             try:
                 return await self._positions(assigned)
-            except KafkaError as error:
+            except (KafkaError, BrokerUnreachableError) as error:
                 log.warning("positions unknown, trying again", group=self._group, error=str(error))
                 await asyncio.sleep(RETRY_PAUSE)
 
-    async def _positions(self, assigned: set[TopicPartition]) -> dict[TopicPartition, int]:
-        """Give where each partition goes on, committing a beginning where there is none.
+    async def _positions(
+        self, assigned: set[TopicPartition]
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, str]]:
+        """Give where each partition goes on and what was said about it; commits a beginning where none is.
 
         A position before the first or after the last kept record is never moved: what lies between would be
         skipped in silence. Its partition stays paused, and readiness says why.
         """
         if not assigned:
-            return {}
+            return {}, {}
         consumer, partitions = self.consumer, sorted(assigned)
-        committed = {tp: await consumer.committed(tp) for tp in partitions}
-        missing = [tp for tp in partitions if committed[tp] is None]
+        known = await committed_offsets(self._connection, self._group)
+        committed = {tp: known[tp][0] for tp in partitions if tp in known}
+        missing = [tp for tp in partitions if tp not in committed]
         if missing:
             begin = await initial_offsets(consumer, missing, self._late_topics)
             await consumer.commit(begin)
@@ -268,7 +300,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
                     first=first[tp],
                     end=last[tp],
                 )
-        return committed
+        return committed, {tp: metadata for tp, (_, metadata) in known.items()}
 
     async def _parse(self, records: tuple[Any, ...]) -> KafkaMessage:
         # Stamped here, with no await since the client handed the batch out: what is read before a rebalance
@@ -304,18 +336,20 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     async def _commit_pending(self) -> None:
         while self._pending:
-            offsets, self._pending = self._pending, {}
+            pending, self._pending = self._pending, set()
+            offsets = {tp: self._handler.commit_of(tp.topic, tp.partition) for tp in pending & self._owned}
             try:
-                await self.consumer.commit(offsets)
+                if offsets:
+                    await self.consumer.commit(offsets)
             except (CommitFailedError, IllegalStateError) as error:
                 # Another member owns them by now: it reads from the last commit that worked.
                 log.warning("commit refused: partitions moved", group=self._group, error=str(error))
             except KafkaError as error:
                 log.warning("commit failed, trying again", group=self._group, error=str(error))
-                self._pending = offsets | self._pending
+                self._pending |= pending
                 await asyncio.sleep(RETRY_PAUSE)
             else:
-                self._committed.update(offsets)
+                self._committed.update((tp, offset) for tp, (offset, _) in offsets.items())
                 await asyncio.sleep(COMMIT_PAUSE)
 
     def _mine(self, places: Iterable[tuple[str, int]]) -> list[TopicPartition]:

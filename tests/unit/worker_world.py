@@ -15,12 +15,15 @@ from streams.envelope import RESULT, TASK, Envelope, encode
 from streams.kafka.publisher import Publisher
 from streams.kafka.subscriber import Position
 from streams.payloads import ResultPayload
-from streams.topics import MAX_RECORD_BYTES, Topics
+from streams.restore import Log
+from streams.topics import MAX_LETTER_BYTES, Topics
+from streams.work import RunHistory
 from streams.worker import AgentWorker
 
 START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 TIME = int(START.timestamp() * 1000)
 DIGEST = "0" * 64
+CLUSTER = "cluster"
 BATCH = 3  # records, so that a few of them make several batches
 
 
@@ -40,12 +43,12 @@ class Sent:
     topic: str
     partition: int
     key: bytes | None
-    value: bytes
+    value: bytes | None
     headers: dict[str, str]
 
     @property
     def body(self) -> dict[str, Any]:
-        body: dict[str, Any] = json.loads(self.value)
+        body: dict[str, Any] = json.loads(self.value or b"")
         return body
 
     @property
@@ -92,8 +95,15 @@ class FakeProducer:
             future.set_exception(self.fail.pop(0))
             return future
         for key, value, headers in batch.records:
-            size = len(key or b"") + len(value) + sum(len(name) + len(it) + 10 for name, it in headers) + 100
-            assert size <= MAX_RECORD_BYTES + 64 * 1024  # what the broker's topics take
+            size = (
+                len(key or b"")
+                + len(value or b"")
+                + sum(len(name) + len(it or b"") + 10 for name, it in headers)
+                + 100
+            )
+            assert size <= MAX_LETTER_BYTES
+            # A dead letter has the headers of its original, whatever they are.
+            assert topic.startswith("dead.") or len(dict(headers)) == len(headers)
             self.sent.append(Sent(topic, partition, key, value, text(headers)))
         self.order.append(topic)
         if self.waiting is None:
@@ -114,13 +124,17 @@ class FakeProducer:
 
 class FakeMembership:
     def __init__(self) -> None:
+        self.worker: AgentWorker
         self.committed: dict[tuple[str, int], int] = {}
+        self.metadata: dict[tuple[str, int], str] = {}
         self.paused: set[tuple[str, int]] = set()
         self.commits_now = 0
 
-    def commit_soon(self, positions: Iterable[tuple[str, int, int]]) -> None:
-        for topic, partition, offset in positions:
-            self.committed[topic, partition] = offset
+    def commit_soon(self, places: Iterable[tuple[str, int]]) -> None:
+        for topic, partition in places:
+            self.committed[topic, partition], self.metadata[topic, partition] = self.worker.commit_of(
+                topic, partition
+            )
 
     async def commit_now(self) -> None:
         self.commits_now += 1
@@ -209,7 +223,9 @@ class World:
     wall: datetime = START
     seconds: float = 1000.0
     outcomes: dict[int, set[str]] = field(default_factory=dict)
-    asked: list[tuple[str, dict[int, int]]] = field(default_factory=list)
+    histories: dict[int, dict[str, RunHistory]] = field(default_factory=dict)
+    events: list[tuple[str, int, int, bytes, int]] = field(default_factory=list)
+    asked: list[dict[int, int]] = field(default_factory=list)
     epoch: int = 0
     asking: asyncio.Event | None = None
 
@@ -220,19 +236,25 @@ class World:
             agent=self.agent,
             workflows={workflow.name: workflow for workflow in self.workflows},
             topics=Topics(),
-            outcomes=self._outcomes,
+            restore=self._restore,
             store=NoArtifacts(),
             drain_seconds=0,
             wall_clock=lambda: self.wall,
         )
         self.worker.runtime._clock = lambda: self.seconds
-        self.worker.join_group(Publisher(self.producer), self.membership)
+        self.membership.worker = self.worker
+        self.worker.join_group(Publisher(self.producer), self.membership, cluster=CLUSTER)
 
-    async def _outcomes(self, topic: str, since: Mapping[int, int]) -> dict[int, set[str]]:
-        self.asked.append((topic, dict(since)))
+    async def _restore(self, since: Mapping[int, int], before: Mapping[tuple[str, int], int]) -> Log:
+        if since:
+            self.asked.append(dict(since))
         if self.asking is not None:
             await self.asking.wait()
-        return {partition: set(self.outcomes.get(partition, ())) for partition in since}
+        return Log(
+            {partition: set(self.outcomes.get(partition, ())) for partition in since},
+            {partition: dict(self.histories.get(partition, {})) for partition in since},
+            [event for event in self.events if event[:2] in before],
+        )
 
     @property
     def inputs(self) -> list[str]:
@@ -241,11 +263,20 @@ class World:
     async def assign(self, *partitions: int, adopt: bool = False, keep: Iterable[str] = ()) -> None:
         """Assign the partitions of all inputs; topics in `keep` are adopted even if the others are not."""
         self.epoch += 1
+        known = self.membership
         positions = [
-            Position(topic, n, self.membership.committed.get((topic, n), 0), adopt or topic in keep)
+            Position(
+                topic,
+                n,
+                known.committed.get((topic, n), 0),
+                adopt or topic in keep,
+                known.metadata.get((topic, n), ""),
+            )
             for topic in self.inputs
             for n in partitions or (0,)
         ]
+        for position in positions:  # as the subscriber does, before anything is worked on
+            known.metadata[position.topic, position.partition] = self.worker.metadata_at(position)
         await self.worker.on_assigned(positions, self.epoch)
 
     async def give(self, *records: FakeRecord, epoch: int | None = None) -> None:
@@ -261,11 +292,24 @@ class World:
 
     def results(self) -> list[Sent]:
         """Give the results published since the last time."""
-        sent, self.producer.sent = self.producer.sent, []
-        assert {it.topic for it in sent} <= {f"results.{self.agent.name}"}
+        sent = self._sent("results")
         for it in sent:
             ResultPayload.model_validate_json(it.value)
         return sent
+
+    def letters(self) -> list[Sent]:
+        """Give the dead letters published since the last time."""
+        return self._sent("dead")
+
+    def journal(self) -> list[Sent]:
+        """Give the records of the journal written since the last time."""
+        return self._sent("journal")
+
+    def _sent(self, kind: str) -> list[Sent]:
+        topic = f"{kind}.{self.agent.name}"
+        found = [it for it in self.producer.sent if it.topic == topic]
+        self.producer.sent = [it for it in self.producer.sent if it.topic != topic]
+        return found
 
     def result(self) -> Sent:
         """Give the only one."""
@@ -348,8 +392,7 @@ def as_bytes(value: Any) -> bytes | None:
 
 
 def text(headers: Iterable[tuple[str, bytes]]) -> dict[str, str]:
-    assert len({name for name, _ in headers}) == len(list(headers))
-    return {name: value.decode() for name, value in headers}
+    return {name: (value or b"").decode(errors="replace") for name, value in headers}
 
 
 async def settle() -> None:

@@ -1,0 +1,159 @@
+"""What happened before, read back from Kafka when a partition is taken over: nothing else is remembered.
+
+Results tell which runs have an outcome: they never run again. The journal tells what the others have done: it
+is not done again. Both are read from the time of the first record that is not committed, so it costs as much
+as there is unfinished work, however long the topics are.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from streams import envelope as envelopes
+from streams.envelope import EnvelopeError, Record
+from streams.journal import learn
+from streams.kafka.connection import Connection
+from streams.kafka.reader import Place, Reader
+from streams.work import RunHistory
+
+# The broker stamps every record, and the brokers' clocks differ. Topics an operator made may be stamped by
+# producers, whose clocks differ more.
+CLOCK_SKEW_MS = 60_000
+# How far back a second copy of an event is recognised after a restart.
+WINDOW = 2_000
+
+
+@dataclass(slots=True)
+class Log:
+    """What was read.
+
+    Attributes:
+        finished: Ids of results, per partition number.
+        histories: What the journal knows, by run id, per partition number.
+        events: Identity and time of events before the position, per (topic, partition, offset).
+    """
+
+    finished: dict[int, set[str]] = field(default_factory=dict)
+    histories: dict[int, dict[str, RunHistory]] = field(default_factory=dict)
+    events: list[tuple[str, int, int, bytes, int]] = field(default_factory=list)
+
+
+class Restore(Protocol):
+    """Reads what happened before."""
+
+    async def __call__(self, since: Mapping[int, int], before: Mapping[Place, int]) -> Log:
+        """Read results and journal per partition number since a time, and events before a position.
+
+        Args:
+            since: Milliseconds since 1970.
+            before: The position of partitions whose last events are to be recognised.
+        """
+
+
+class KafkaRestore:
+    """Reads the topics of one agent.
+
+    Args:
+        connection: To Kafka.
+        results: Topic of the agent's results.
+        journal: Topic of its journal.
+    """
+
+    def __init__(self, connection: Connection, *, results: str, journal: str) -> None:
+        self._connection = connection
+        self._results, self._journal = results, journal
+
+    async def __call__(self, since: Mapping[int, int], before: Mapping[Place, int]) -> Log:
+        """Read it all in one go."""
+        log = Log({n: set() for n in since}, {n: {} for n in since})
+        async with Reader(self._connection) as reader:
+            topics = (self._results, self._journal)
+            starts = await reader.first_offsets_since(
+                {(topic, n): time for topic in topics for n, time in since.items()}
+            )
+            ends = await reader.end_offsets(starts)
+            if before:
+                first = await reader.first_offsets(before)
+                starts |= {place: max(first[place], before[place] - WINDOW) for place in before}
+                ends |= before
+            async for record in reader.read(starts, ends=ends):
+                if record.topic == self._results:
+                    _note_result(log, record)
+                elif record.topic == self._journal:
+                    learn(log.histories[record.partition], record)
+                elif (identity := identity_of(record)) is not None:
+                    log.events.append(
+                        (record.topic, record.partition, record.offset, identity, record.timestamp)
+                    )
+        return log
+
+
+class Past:
+    """What one worker knows of the past of its partitions, and of which partitions it knows it."""
+
+    def __init__(self) -> None:
+        self._since: dict[int, int] = {}
+        self._finished: dict[int, set[str]] = {}
+        self._histories: dict[int, dict[str, RunHistory]] = {}
+
+    def unknown(self, records: Sequence[Record]) -> dict[int, int]:
+        """Give the partition numbers whose past has to be read for these records, and since when.
+
+        A result is not older than what it answers. Each input topic has a backlog of its own, and one may be
+        hours older than another; looking again needs half of the skew, so that jitter of some seconds between
+        clocks does not.
+        """
+        found: dict[int, int] = {}
+        for record in records:
+            known = self._since.get(record.partition)
+            if known is None or max(0, record.timestamp - CLOCK_SKEW_MS // 2) < known:
+                since = max(0, record.timestamp - CLOCK_SKEW_MS)
+                found[record.partition] = min(since, found.get(record.partition, since))
+        return found
+
+    def learn(self, log: Log, since: Mapping[int, int]) -> None:
+        """Take note of what was read."""
+        self._since |= since
+        for partition, ids in log.finished.items():
+            self._finished[partition] = ids | self._finished.get(partition, set())
+        for partition, histories in log.histories.items():
+            finished = self._finished.get(partition, set())
+            self._histories[partition] = self._histories.get(partition, {}) | {
+                run: history for run, history in histories.items() if envelopes.result_id(run) not in finished
+            }
+
+    def keep_only(self, partitions: set[int]) -> None:
+        """Forget the past of other partitions: it may go on elsewhere."""
+        for known in (self._since, self._finished, self._histories):
+            for partition in [n for n in known if n not in partitions]:
+                del known[partition]
+
+    def has_outcome(self, partition: int, run: str) -> bool:
+        """Tell whether a run's result is in the log."""
+        finished = self._finished.get(partition)
+        return bool(finished) and envelopes.result_id(run) in finished
+
+    def history(self, partition: int, run: str) -> RunHistory | None:
+        """Take what the journal knows of a run that is about to be offered, if it knows anything."""
+        histories = self._histories.get(partition)
+        return histories.pop(run, None) if histories else None
+
+
+def identity_of(record: Record) -> bytes | None:
+    """Give what makes two records the same event; none for one that is only its place."""
+    try:
+        envelope = envelopes.decode(record)
+    except EnvelopeError:
+        return None
+    return identity(envelope)
+
+
+def identity(envelope: envelopes.Envelope) -> bytes | None:
+    """Give the identity of an event with CloudEvents headers: its source and id."""
+    return f"{len(envelope.source)}:{envelope.source}{envelope.id}".encode() if envelope.source else None
+
+
+def _note_result(log: Log, record: Record) -> None:
+    identity = next((value for name, value in record.headers if name == "ce_id"), None)
+    if identity is not None:
+        log.finished[record.partition].add(identity.decode(errors="replace"))
