@@ -5,13 +5,15 @@ Backends are chosen openly, never by silent fallback: `AgentConfig(llm=...)`, el
 Never retries: the runtime is the one owner of retries.
 """
 
+import asyncio
 import math
 import os
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from functools import cache
+from importlib import import_module
 from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
 import orjson
@@ -207,7 +209,7 @@ class AnthropicProvider:
         if system:
             request["system"] = system
         most = max_tokens + len(f"{prompt}{system or ''}".encode(errors="replace")) // BYTES_PER_TOKEN
-        admission = _Admission(None if task is None else task.allowance, most)
+        admission = _Admission(self._connect, None if task is None else task.allowance, most)
 
         async def send() -> bytes:
             # From here on it may be paid for, whatever comes back.
@@ -233,14 +235,13 @@ class AnthropicProvider:
         return _read(message, asked=model, replayed=taken.replayed)
 
     async def _send(self, request: dict[str, Any], timeout: float) -> bytes:  # noqa: ASYNC109 (as above)
-        import anthropic  # noqa: PLC0415 (takes a second to import: paid by the first question only)
+        import anthropic  # noqa: PLC0415 (see `_connect`)
 
         model = request["model"]
-        if self._client is None:
-            self._client = _connect()
+        client = await self._connect()
         try:
             # Raw: the client's own reading costs time, and drops what it does not know.
-            response = await self._client.messages.with_raw_response.create(
+            response = await client.messages.with_raw_response.create(
                 **request, timeout=anthropic.Timeout(timeout, connect=min(timeout, CONNECT_SECONDS))
             )
             answer: bytes = await response.read()
@@ -263,16 +264,27 @@ class AnthropicProvider:
             ) from error
         return answer
 
+    async def _connect(self) -> "AsyncAnthropic":
+        if self._client is None:
+            # Takes a second or two: paid by the first question only, and not by the others on this loop.
+            await asyncio.to_thread(import_module, "anthropic")
+        if self._client is None:
+            self._client = _make_client()
+        return self._client
+
 
 class _Admission:
     """One call's part of what the run may spend, from before it is begun until it is known what it took."""
 
-    def __init__(self, allowance: Allowance | None, tokens: int) -> None:
-        self._allowance, self._tokens = allowance, tokens
+    def __init__(
+        self, prepare: Callable[[], Awaitable[object]], allowance: Allowance | None, tokens: int
+    ) -> None:
+        self._prepare, self._allowance, self._tokens = prepare, allowance, tokens
         self._number = 0
         self.spent = NOTHING
 
     async def __aenter__(self) -> None:
+        await self._prepare()
         if self._allowance is not None:
             self._number = await self._allowance.reserve(self._tokens)
 
@@ -288,7 +300,7 @@ def _task() -> Task | None:
         return None
 
 
-def _connect() -> "AsyncAnthropic":
+def _make_client() -> "AsyncAnthropic":
     import anthropic  # noqa: PLC0415 (as above)
     import httpx2  # noqa: PLC0415 (comes with it)
 
@@ -322,6 +334,11 @@ def _retry_after(headers: Mapping[str, str]) -> float | None:
         return max(0.0, (at - datetime.now(UTC)).total_seconds())
     except (KeyError, ValueError, TypeError):  # none, no date, or a date without a zone
         return None
+
+
+def spent_on(answer: bytes) -> Spent:
+    """Tell what an answer in the journal took."""
+    return _spent(orjson.loads(answer))
 
 
 def _spent(message: Any) -> Spent:
