@@ -16,7 +16,7 @@ from agents.core.errors import InvalidInputError
 from agents.core.task import ArtifactReference
 from streams import envelope as envelopes
 from streams.envelope import Envelope, Record
-from streams.payloads import ResultPayload, TaskPayload
+from streams.payloads import BackPayload, ResultPayload, TaskPayload
 from streams.topics import Topics
 
 UNSUCCESSFUL = frozenset({AgentStatus.FAILED, AgentStatus.CANCELED})
@@ -91,6 +91,16 @@ class Entry:
     def followers(self) -> tuple[str, ...]:
         """The agents that answer this result."""
         return self.result.followers if self.result is not None else ()
+
+    @property
+    def back(self) -> BackPayload | None:
+        """Where a result goes back to, if it does; then it begins a new round."""
+        return self.result.back if self.result is not None else None
+
+    @property
+    def next_round(self) -> str:
+        """The round of those who answer it."""
+        return self.round if self.back is None else envelopes.first_round(self.envelope)
 
     @property
     def seconds(self) -> float | None:
@@ -243,6 +253,8 @@ class History:
     def expected(self) -> list[Expected]:
         """The results that are still to come, in the order in which they became due."""
         ended = {(entry.agent, entry.round) for entry in self.results if entry.status != AgentStatus.PARKED}
+        # The joins of a round that went back get nothing more, so they say nothing.
+        ended |= {(name, entry.round) for entry in self.results if entry.back for name in entry.back.without}
         due: dict[tuple[str, str], list[Entry]] = {}
         for entry in self.entries:
             for agent in (entry.agent,) if entry.is_task else entry.followers:
@@ -252,8 +264,8 @@ class History:
                 )
                 # A join runs once per round, so a second result of one of its parts is never answered itself.
                 # Tasks are, each by a run of its own.
-                if not answered and (entry.is_task or (agent, entry.round) not in ended):
-                    due.setdefault((agent, entry.round), []).append(entry)
+                if not answered and (entry.is_task or (agent, entry.next_round) not in ended):
+                    due.setdefault((agent, entry.next_round), []).append(entry)
         parked = {(entry.agent, entry.round) for entry in self.results if entry.status == AgentStatus.PARKED}
         return [
             Expected(agent, round_, tuple(causes), _state((agent, round_), due, parked))

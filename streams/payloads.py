@@ -16,7 +16,7 @@ Names = tuple[Annotated[str, Field(min_length=1)], ...]
 
 # What most results say of what they may have.
 NO_VERDICT, NO_ERROR, NO_ARTIFACTS = b',"verdict":null', b',"error":null', b',"artifacts":[]'
-NO_FOLLOWERS = b',"followers":[]}'
+NO_FOLLOWERS = b',"followers":[]'
 KEPT, OMITTED = b',"input_omitted":false,"repository":', b',"input_omitted":true,"repository":'
 
 
@@ -41,6 +41,15 @@ class UsagePayload(BaseModel):
     cost_usd: float | None = Field(default=None, description="none: the price is not known")
 
 
+class BackPayload(BaseModel):
+    """A result that goes back begins a new round, named by its own id."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    to: str = Field(min_length=1, description="the agent that answers it")
+    without: Names = Field(default=(), description="agents that therefore have no result in this round")
+
+
 class ResultPayload(BaseModel):
     """What a run ended with."""
 
@@ -62,6 +71,7 @@ class ResultPayload(BaseModel):
     run: str | None = Field(default=None, description="run id")
     root: Root | None = Field(default=None, description="the task the workflow began with")
     followers: Names = Field(default=(), description="agents that answer this result; empty: a leaf")
+    back: BackPayload | None = Field(default=None, description="none: it does not go back")
 
 
 class TaskValue(NamedTuple):
@@ -119,6 +129,7 @@ class ResultWriter:
         run: str,
         root: Root,
         followers: Sequence[str],
+        back: BackPayload | None = None,
     ) -> bytes:
         """Write one; times and `run` are written as they are and need no escaping.
 
@@ -139,7 +150,8 @@ class ResultWriter:
                         f'"finished_at":"{finished_at}","run":"{run}","root":'
                     ).encode(),
                     _root(root),
-                    b',"followers":' + orjson.dumps(followers) + b"}" if followers else NO_FOLLOWERS,
+                    b',"followers":' + orjson.dumps(followers) if followers else NO_FOLLOWERS,
+                    b"}" if back is None else b',"back":' + orjson.dumps(back, _plain) + b"}",
                 )
             )
         except TypeError as problem:

@@ -176,9 +176,7 @@ def _label(history: History, entry: Entry) -> Text:
         line = Text(clean(entry.agent), style="bold").append("  ")
         line.append(clean(entry.status or "unreadable"), style=STYLES.get(entry.status or "", "yellow"))
     line = Text().append_text(line)
-    verdict = entry.result.verdict if entry.result is not None else None
-    if verdict:
-        line.append(f" ({one_line(verdict, 40)})")
+    line.append_text(_verdict(entry))
     if entry.seconds is not None:
         line.append(f"  {duration(entry.seconds)}")
     line.append(f"  {place(entry.record)}", style="dim")
@@ -202,6 +200,14 @@ def _label(history: History, entry: Entry) -> Text:
     if entry.problem is not None:
         line.append(f"\ncannot be read: {one_line(entry.problem, ERROR_CHARACTERS)}", style="yellow")
     return line
+
+
+def _verdict(entry: Entry) -> Text:
+    verdict = entry.result.verdict if entry.result is not None else None
+    text = Text(f" ({one_line(verdict, 40)})" if verdict else "")
+    if entry.back is not None:
+        text.append(f", back to {clean(entry.back.to)}", style="yellow")
+    return text
 
 
 def size(count: int) -> str:
@@ -245,6 +251,7 @@ def _entry_json(history: History, entry: Entry) -> dict[str, Any]:
         "error": entry.error.model_dump() if entry.error is not None else None,
         "artifacts": [artifact.model_dump() for artifact in entry.artifacts],
         "followers": list(entry.followers),
+        "back": entry.back.model_dump(mode="json") if entry.back is not None else None,
         "output": entry.result.output if entry.result is not None else None,
         "problem": entry.problem,
     }

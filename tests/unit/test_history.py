@@ -127,6 +127,37 @@ def test_who_is_still_to_come(count: int, expected: str, states: str) -> None:
     )
 
 
+SECOND = "9a1f6a5e-0000-8000-8000-000000000000"  # the result that begins the second round, as ours are named
+
+
+def repeated_diamond() -> Log:
+    """The same, the tests going back to the developer once."""
+    log = diamond()
+    del log.records[4:]
+    back = {"to": "developer", "without": ["documentation"]}
+    log.result("testing", "developer-result", followers=["developer"], identity=SECOND, back=back)
+    log.result("developer", SECOND, followers=["reviewer", "testing"], identity="d2", round_=SECOND)
+    log.result("reviewer", "d2", followers=["documentation"], identity="r2", round_=SECOND)
+    log.result("testing", "d2", followers=["documentation"], identity="t2", round_=SECOND)
+    log.result("documentation", "r2", "t2", round_=SECOND)
+    return log
+
+
+@pytest.mark.parametrize(
+    ("count", "expected"),
+    [(4, "testing documentation"), (5, "developer"), (6, "reviewer testing"), (8, "documentation"), (9, "")],
+)
+def test_a_round_that_went_back_ends_without_its_join(count: int, expected: str) -> None:
+    log = repeated_diamond()
+    check(log.history(log.records[:count]), expected=expected, leaves="documentation" if count == 9 else "")
+
+
+def test_who_takes_what_goes_back_is_expected_in_a_new_round() -> None:
+    log = repeated_diamond()
+    (expected,) = log.history(log.records[:5]).expected
+    assert (expected.round, ids(expected.causes)) == (SECOND, [SECOND])
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_any_order_and_any_repetition_say_the_same(seed: int) -> None:
     log = diamond()
