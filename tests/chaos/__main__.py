@@ -1,0 +1,197 @@
+"""Breaks everything that can be broken on one machine, and says what was lost, repeated or out of order.
+
+python -m tests.chaos                        every fault, about ten minutes
+python -m tests.chaos --slice                a quick run
+python -m tests.chaos --only F1,F5 --seed 7  some of them, again
+python -m tests.chaos --only F1 --kills 60 --tasks 20000
+"""
+
+import argparse
+import asyncio
+import logging
+import platform
+import shutil
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from .checker import Report, Violation, check
+from .scenarios import SCENARIOS, SETTLE_SECONDS, Scenario, Size
+from .stage import Broker, stage
+
+RESULTS = Path(__file__).with_name("RESULTS.md")
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Row:
+    """What came of one scenario."""
+
+    scenario: Scenario
+    trials: int
+    report: Report
+    left: int
+    seed: int
+    seconds: float
+    problems: list[str]
+
+    @property
+    def broken(self) -> list[Violation]:
+        """Violations that are not only counted."""
+        return [it for it in self.report.violations if it.kind not in self.scenario.tolerated]
+
+    @property
+    def failed(self) -> bool:
+        """Whether anything is wrong."""
+        return bool(self.broken or self.left or self.problems)
+
+
+HEAD = (
+    "fault",
+    "trials",
+    "tasks",
+    "lost",
+    "duplicate finals",
+    "order breaks",
+    "repeated calls: journaled",
+    "in doubt (in flight)",
+    "other violations",
+    "seed",
+    "seconds",
+)
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """Give a row of the table."""
+    report, counts = row.report, row.report.counts
+    listed = (
+        "lost",
+        "duplicate result",
+        "second outcome",
+        "order break",
+        "overlap",
+        "repeated call, journaled",
+    )
+    other = sum(violation.kind not in listed for violation in row.broken)
+    return (
+        f"{row.scenario.name} {row.scenario.title}",
+        f"{row.trials:,}",
+        f"{counts['tasks']:,}",
+        f"{counts['lost']:,}",
+        f"{report.number('duplicate result', 'second outcome'):,}",
+        f"{report.number('order break', 'overlap'):,}",
+        f"{report.number('repeated call, journaled'):,}",
+        f"{counts['in doubt']:,} ({counts['in flight at faults']:,})",
+        f"{other:,}",
+        str(row.seed),
+        f"{row.seconds:.0f}",
+    )
+
+
+async def play(scenario: Scenario, size: Size, broker: Broker, folder: Path, seed: int) -> Row:
+    """Play a scenario and check its history, which is kept if anything is wrong."""
+    began = time.monotonic()
+    async with stage(scenario.settings_for(seed), broker, folder) as here:
+        trials = await scenario.play(here, size)
+        settled = await here.settle(SETTLE_SECONDS)
+        history = await here.history()
+        problems = here.problems()
+        left = 0 if settled else sum(here.left.values())
+    report = await asyncio.to_thread(check, history)
+    row = Row(scenario, trials, report, left, seed, time.monotonic() - began, problems)
+    if row.failed:
+        history.save(folder / "history")
+    return row
+
+
+def tell(row: Row, folder: Path) -> None:
+    """Print what came of a scenario."""
+    print("  " + ", ".join(f"{number} {what}" for what, number in sorted(row.report.counts.items())))
+    print(f"  {', '.join(' '.join(it) for it in zip(cells(row)[1:], HEAD[1:], strict=True))}")
+    for violation in row.broken[:SHOWN]:
+        print(f"  {violation}")
+    if len(row.broken) > SHOWN:
+        print(f"  and {len(row.broken) - SHOWN} more")
+    if row.left:
+        print(f"  {row.left} records were not finished {SETTLE_SECONDS:.0f} s after the last fault")
+    for problem in row.problems:
+        print(f"  the stage itself: {problem}")
+    if row.failed:
+        print(f"  kept: {folder}; check it again: python -m tests.chaos.checker {folder / 'history'}")
+    sys.stdout.flush()
+
+
+def table(rows: list[Row]) -> str:
+    """Make a Markdown table."""
+    lines = [HEAD, tuple("---" for _ in HEAD), *map(cells, rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def write(rows: list[Row], command: str) -> None:
+    """Store the table."""
+    when = datetime.now(UTC).date().isoformat()
+    RESULTS.write_text(
+        "# What breaking it showed\n\n"
+        f"{when}, `{command}`, Apache Kafka 4.3.1 on the same machine as everything else"
+        f" ({platform.system()} {platform.machine()}, Python {platform.python_version()}).\n\n"
+        f"{table(rows)}\n\n"
+        "What each column means, and what is only counted, is in README.md. No violation in n trials is a\n"
+        "rate below 3/n with 95 % confidence, not a proof.\n"
+    )
+
+
+def arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("--only", help="faults by number, separated by commas")
+    parser.add_argument("--slice", action="store_true", help="the quick run")
+    parser.add_argument("--kills", "--trials", type=int, help="trials of each fault")
+    parser.add_argument("--tasks", type=int, help="tasks of each fault")
+    parser.add_argument("--seed", type=int, default=None, help="by default a new one, which is printed")
+    parser.add_argument("--folder", type=Path, help="keep everything here, histories too")
+    parser.add_argument("--write", action="store_true", help=f"store the table in {RESULTS.name}")
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Play what is asked for."""
+    given = arguments()
+    wanted = given.only.split(",") if given.only else [scenario.name for scenario in SCENARIOS]
+    chosen = [scenario for scenario in SCENARIOS if scenario.name in wanted]
+    if unknown := set(wanted) - {scenario.name for scenario in chosen}:
+        print(
+            f"no such fault: {', '.join(sorted(unknown))}; there are {', '.join(s.name for s in SCENARIOS)}"
+        )
+        return 2
+    seed = given.seed if given.seed is not None else int(time.time()) % 100_000
+    folder = given.folder or Path(tempfile.mkdtemp(prefix="callboard-chaos-"))
+    logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that brokers go away is the point
+    broker = Broker(folder / "kafka")
+    broker.up()
+    rows = []
+    try:
+        for scenario in chosen:
+            size = scenario.slice if given.slice else scenario.normal
+            size = Size(given.kills or size.trials, given.tasks or size.tasks)
+            here = folder / scenario.name
+            print(
+                f"{scenario.name} {scenario.title}: {size.trials} trials, {size.tasks} tasks, seed {seed}",
+                flush=True,
+            )
+            rows.append(asyncio.run(play(scenario, size, broker, here, seed)))
+            tell(rows[-1], here)
+    finally:
+        broker.down()
+    print(table(rows))
+    if given.write:
+        write(rows, f"python -m tests.chaos {' '.join(sys.argv[1:])}".strip())
+    if not any(row.failed for row in rows) and given.folder is None:
+        shutil.rmtree(folder)
+    return 1 if any(row.failed for row in rows) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

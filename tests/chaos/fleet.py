@@ -1,0 +1,149 @@
+"""Worker processes of the application under test, and everything that can be done to a process.
+
+A worker that ends without being asked is noted and started again, as a supervisor would do it.
+"""
+
+import asyncio
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from .history import Event
+
+ROOT = Path(__file__).parents[2]
+APPLICATION = "tests.chaos.application:app"
+WATCH_SECONDS = 0.05
+STOP_SECONDS = 60.0
+
+
+class Fleet:
+    """Some workers, by number.
+
+    Args:
+        folder: Where each process logs to.
+        environment: Variables for all workers, besides this process's own.
+        agents: How many agents each worker has.
+        events: What is done is written here.
+    """
+
+    def __init__(
+        self, folder: Path, environment: Mapping[str, str], agents: int, events: list[Event]
+    ) -> None:
+        self._folder = folder
+        self._agents = agents
+        self._environment = dict(environment)
+        self._events = events
+        self._processes: dict[int, subprocess.Popen[bytes]] = {}
+        self._own: dict[int, dict[str, str]] = {}
+        self._logs: dict[int, Path] = {}
+        self._resting: set[int] = set()
+        self._starts = 0
+        self.deaths = 0
+        self.problems: list[str] = []
+
+    @property
+    def running(self) -> list[int]:
+        """The workers that are alive."""
+        return [number for number, process in self._processes.items() if process.poll() is None]
+
+    def start(self, number: int, **environment: str) -> None:
+        """Start a worker.
+
+        Args:
+            number: Which one; it has the same number when it is started again.
+            environment: Variables for this one start.
+        """
+        self._starts += 1
+        self._resting.discard(number)
+        log = self._logs[number] = self._folder / f"worker-{number}-{self._starts:03}.log"
+        own = self._own.get(number, {})
+        with log.open("wb") as output:
+            self._processes[number] = subprocess.Popen(
+                [sys.executable, "-m", "streams.command_line", "run", APPLICATION, "--port", "0"],
+                cwd=ROOT,
+                env=os.environ | self._environment | own | environment,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    def always(self, number: int, **environment: str) -> None:
+        """Give a worker variables of its own, for all its starts."""
+        self._own[number] = environment
+
+    def kill(self, number: int) -> None:
+        """Kill a worker at once; it stays dead until it is started."""
+        self._resting.add(number)
+        self._signal(number, signal.SIGKILL, "kill", disrupts=True)
+        self._processes[number].wait()
+
+    def freeze(self, number: int) -> None:
+        """Stop a worker in the middle of whatever it does."""
+        self._signal(number, signal.SIGSTOP, "freeze", disrupts=True)
+
+    def thaw(self, number: int) -> None:
+        """Let a frozen worker go on, as if nothing had happened."""
+        self._signal(number, signal.SIGCONT, "thaw", disrupts=True)
+
+    async def stop(self, number: int) -> int:
+        """Ask a worker to end and give its exit code; it stays away until it is started."""
+        self._resting.add(number)
+        self._signal(number, signal.SIGTERM, "stop", disrupts=False)
+        process = self._processes[number]
+        try:
+            return await asyncio.to_thread(process.wait, STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.problems.append(
+                f"worker {number} ({self._logs[number]}) did not stop in {STOP_SECONDS:.0f} s"
+            )
+            self.kill(number)
+            return -signal.SIGKILL
+
+    async def death(self, number: int, why: str) -> None:
+        """Wait until a worker that was made to die is dead; it stays dead until it is started."""
+        self._resting.add(number)
+        while self._processes[number].poll() is None:
+            await asyncio.sleep(WATCH_SECONDS)
+        self._note(f"death at {why}", number, disrupts=True)
+
+    async def joined(self) -> None:
+        """Wait until every worker that runs has been given partitions for each of its agents."""
+        async with asyncio.timeout(STOP_SECONDS):
+            while not all(map(self._has_joined, self.running)):
+                await asyncio.sleep(WATCH_SECONDS)
+
+    def _has_joined(self, number: int) -> bool:
+        said = self._logs[number].read_text(errors="replace")
+        return '"ready"' in said and said.count('"partitions assigned"') >= self._agents
+
+    async def watch(self, seed: int) -> None:
+        """Start workers again that ended by themselves, until canceled."""
+        chance = random.Random(seed)
+        while True:
+            for number, process in list(self._processes.items()):
+                if number not in self._resting and process.poll() is not None:
+                    self.deaths += 1
+                    self._note("death", number, disrupts=True)
+                    await asyncio.sleep(chance.uniform(0.0, 0.2))
+                    self.start(number)
+            await asyncio.sleep(WATCH_SECONDS)
+
+    def end(self) -> None:
+        """Kill what is left."""
+        for number, process in self._processes.items():
+            self._resting.add(number)
+            if process.poll() is None:
+                process.kill()
+                process.wait()
+
+    def _signal(self, number: int, which: signal.Signals, what: str, *, disrupts: bool) -> None:
+        self._processes[number].send_signal(which)
+        self._note(what, number, disrupts=disrupts)
+
+    def _note(self, what: str, number: int, *, disrupts: bool) -> None:
+        self._events.append(Event(time.time(), what, f"worker {number}", disrupts))

@@ -1,0 +1,295 @@
+"""The faults of the matrix, F1 to F15, as scenarios: each plays on a stage of its own, and is checked then.
+
+F8, F10, F12 and F16 to F26 are not here: slow networks and outages of hours are for long runs, the rest needs
+a cluster or another mode.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+from . import faults
+from .bad_records import bad_records
+from .crash_points import POINTS, VARIABLE
+from .proxy import applied
+from .recorder import rewind
+from .stage import FOLLOWS, Settings, Stage
+
+if TYPE_CHECKING:
+    from .load import Letter
+
+RATE = 60.0  # tasks a second that two cores can do five hops of, each with a model call
+SETTLE_SECONDS = 120.0
+RETRIES = {"retries": 5, "backoff": 0.1, "max_backoff": 2.0}
+
+
+@dataclass(frozen=True)
+class Size:
+    """How much of a scenario is played; what a trial is depends on the scenario."""
+
+    trials: int
+    tasks: int
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One fault of the matrix.
+
+    Attributes:
+        name: Its number there.
+        title: What it is.
+        play: Plays it; gives how many trials there were.
+        slice: Size of a quick run.
+        normal: Size of `make chaos`.
+        settings: What differs from the default settings of a stage.
+        tolerated: Kinds of violations that are only counted, with the reason in README.md.
+    """
+
+    name: str
+    title: str
+    play: Callable[[Stage, Size], Awaitable[int]]
+    slice: Size
+    normal: Size
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    tolerated: frozenset[str] = frozenset()
+
+    def settings_for(self, seed: int) -> Settings:
+        """Give the settings of its stage."""
+        return replace(Settings(seed), **self.settings)
+
+
+async def workers_killed(stage: Stage, size: Size) -> int:
+    """Kill any of three workers, again and again, while tasks come in."""
+    await stage.workers(3)
+    pause = size.tasks / RATE / (size.trials + 1)
+    async with faults.background(stage, faults.tasks(stage, size.tasks), RATE):
+        for _ in range(size.trials):
+            await asyncio.sleep(pause * stage.chance.uniform(0.5, 1.5))
+            await faults.kill_a_worker(stage)
+    return size.trials
+
+
+async def crash_points(stage: Stage, size: Size) -> int:
+    """Let a worker die at each named point of its work, `trials` times each."""
+    await stage.workers(1)
+    waiting = [point for point in POINTS for _ in range(size.trials)]
+    stage.chance.shuffle(waiting)
+    done = 0
+
+    async def dying(number: int) -> None:
+        nonlocal done
+        while waiting:
+            point = waiting.pop()
+            trap = f"{point}:{stage.chance.randint(1, 20)}"
+            stage.fleet.start(number, **{VARIABLE: trap})
+            await stage.fleet.death(number, trap)
+            done += 1
+
+    async with faults.background(
+        stage, faults.endless(stage, lambda: done == size.trials * len(POINTS)), RATE / 4
+    ):
+        await asyncio.gather(dying(1), dying(2))
+    return done
+
+
+async def rolling_restart(stage: Stage, size: Size) -> int:
+    """Stop each of three workers in turn and start it again, while calls of eight seconds are in flight."""
+    await stage.workers(3)
+    async with faults.background(stage, faults.tasks(stage, size.tasks), 4):
+        for trial in range(size.trials):
+            await stage.fleet.joined()
+            await asyncio.sleep(stage.chance.uniform(4, 6))
+            code = await stage.fleet.stop(trial % 3)
+            if code:
+                stage.note(f"exit code {code}", f"worker {trial % 3}")
+            stage.fleet.start(trial % 3)
+    return size.trials
+
+
+async def zombies(stage: Stage, size: Size) -> int:
+    """Freeze a worker until others own its partitions, and let it go on."""
+    await stage.workers(3)
+    done = 0
+    async with faults.background(stage, faults.endless(stage, lambda: done == size.trials), RATE / 3):
+        for _ in range(size.trials):
+            await stage.fleet.joined()
+            await faults.freeze_a_worker(stage)
+            await asyncio.sleep(2)
+            done += 1
+    return done
+
+
+async def brokers_killed(stage: Stage, size: Size) -> int:
+    """Kill the broker under load and start it again."""
+    await stage.workers(3)
+    pause = size.tasks / RATE / (size.trials + 1)
+    async with faults.background(stage, faults.tasks(stage, size.tasks), RATE):
+        for _ in range(size.trials):
+            await asyncio.sleep(pause * stage.chance.uniform(0.5, 1))
+            await faults.kill_the_broker(stage)
+    return size.trials
+
+
+async def partitions(stage: Stage, size: Size) -> int:
+    """Cut one of three workers off from the broker, one way or both, for shorter or longer than a session."""
+    await stage.workers(3)
+    done = 0
+    async with faults.background(stage, faults.endless(stage, lambda: done == size.trials), RATE / 3):
+        for _ in range(size.trials):
+            await faults.cut_off_a_worker(stage)
+            await asyncio.sleep(stage.chance.uniform(1, 3))
+            done += 1
+    return done
+
+
+LOST_ANSWERS = (
+    "Produce",
+    "OffsetCommit",
+    "Fetch",
+    "Heartbeat",
+    "OffsetFetch",
+    "ListOffsets",
+    "FindCoordinator",
+    "JoinGroup",
+    "SyncGroup",
+    "InitProducerId",
+    "LeaveGroup",
+)
+# What workers ask only while they start, stop or join.
+RARE = frozenset(LOST_ANSWERS[4:])
+
+
+async def lost_answers(stage: Stage, size: Size) -> int:
+    """Let answers of the broker get lost after it did what it was asked, API by API."""
+    await stage.workers(3)
+    done = False
+    async with faults.background(stage, faults.endless(stage, lambda: done), RATE / 3):
+        for name in LOST_ANSWERS:
+            rules = [
+                proxy.lose_answers(name, 1 + size.trials // len(stage.proxies), 1.0 if name in RARE else 0.2)
+                for proxy in stage.proxies.values()
+            ]
+            stage.note(f"lose answers to {name}", "all workers", disrupts=True)
+            for _ in range(3 + size.trials):
+                await asyncio.sleep(0.5)
+                if not any(rule.times for rule in rules):
+                    break
+                if name in RARE:
+                    number = stage.chance.choice(stage.fleet.running)
+                    await stage.fleet.stop(number)
+                    stage.fleet.start(number)
+                    await asyncio.sleep(2.5)
+            for rule in rules:
+                rule.times = 0
+            stage.note(f"lost answers to {name}", "all workers", disrupts=True)
+        done = True
+    return sum(applied(stage.proxies.values()).values())
+
+
+async def provider_errors(stage: Stage, size: Size) -> int:
+    """Let the provider refuse, fail, hang up, and answer nonsense."""
+    await stage.workers(2)
+    await stage.load.publish(faults.tasks(stage, size.tasks), RATE / 2)
+    return size.tasks
+
+
+POISONS = ("raise", "exit", "hang", "block")
+
+
+async def poison(stage: Stage, size: Size) -> int:
+    """Mix in tasks that always fail, kill the process, hang, or block the event loop."""
+    await stage.workers(2)
+    letters: list[Letter] = [stage.load.task() for _ in range(size.tasks)]
+    for trial in range(size.trials):
+        how, at = POISONS[trial % len(POISONS)], stage.chance.choice([*FOLLOWS])
+        expect = f"dead:{at}" if how in {"raise", "exit"} else "result"
+        place = stage.chance.randrange(len(letters))
+        letters.insert(place, stage.load.task(expect=expect, key=f"poison-{trial}", poison=how, at=at))
+    await stage.load.publish(letters, RATE / 2)
+    return size.trials
+
+
+async def bad_input(stage: Stage, size: Size) -> int:
+    """Publish records nobody can read, for the last agent mostly, and good ones between them."""
+    await stage.workers(2)
+    tenth = size.trials // 10
+    await stage.load.publish(bad_records("documentation", stage.settings.seed, size.trials - tenth, 50))
+    await stage.load.publish(bad_records("researcher", stage.settings.seed + 1, tenth, 50))
+    await stage.load.publish(faults.tasks(stage, size.tasks), RATE)
+    return size.trials
+
+
+async def repeats(stage: Stage, size: Size) -> int:
+    """Publish every second task twice, then read everything again from the beginning."""
+    await stage.workers(2)
+    for _ in range(size.tasks // 10):
+        letters = [stage.load.task() for _ in range(10)]
+        await stage.load.publish([*letters, *letters[::2]], RATE)
+    for _ in range(size.trials):
+        await stage.settle(SETTLE_SECONDS)
+        running = stage.fleet.running
+        await asyncio.gather(*(stage.fleet.stop(number) for number in running))
+        for agent in FOLLOWS:
+            await rewind(stage.broker.servers, f"{stage.name}.{agent}")
+        stage.sampler.forget()
+        stage.note("rewound", "all groups")
+        for number in running:
+            stage.fleet.start(number)
+    return size.trials + size.tasks // 2
+
+
+async def rebalance_storm(stage: Stage, size: Size) -> int:
+    """Let workers come and go, gracefully or not, faster than groups can settle."""
+    await stage.workers(2)
+    pause = 1.5
+    async with faults.background(stage, faults.tasks(stage, size.tasks), RATE / 3):
+        for trial in range(size.trials):
+            await asyncio.sleep(stage.chance.uniform(0.5, pause))
+            number = 2 + trial % 2
+            if number not in stage.fleet.running:
+                stage.fleet.start(number)
+            elif stage.chance.random() < 0.5:
+                stage.fleet.kill(number)
+            else:
+                await stage.fleet.stop(number)
+    return size.trials
+
+
+ERRORS = {"ok": 80, "429": 6, "529": 4, "500": 4, "reset": 3, "truncated": 2, "hang": 1}
+
+SCENARIOS = (
+    Scenario("F1", "worker killed (SIGKILL) at random", workers_killed, Size(6, 600), Size(20, 4_000)),
+    Scenario("F2", "worker dies at each named point", crash_points, Size(1, 0), Size(8, 0)),
+    Scenario(
+        "F3",
+        "rolling restart, calls of 8 s in flight",
+        rolling_restart,
+        Size(3, 40),
+        Size(3, 60),
+        {"latency": (8.0, 8.0)},
+    ),
+    Scenario(
+        "F4",
+        "worker frozen past its session, then thawed",
+        zombies,
+        Size(1, 0),
+        Size(4, 0),
+        tolerated=frozenset({"duplicate result", "fenced write"}),
+    ),
+    Scenario("F5", "broker killed (kill -9) under load", brokers_killed, Size(2, 600), Size(6, 3_000)),
+    Scenario("F6", "worker cut off from the broker", partitions, Size(2, 0), Size(8, 0), {"proxied": True}),
+    Scenario("F7", "answers lost after execution", lost_answers, Size(3, 0), Size(9, 0), {"proxied": True}),
+    Scenario(
+        "F9",
+        "provider refuses, fails, hangs, truncates",
+        provider_errors,
+        Size(1, 300),
+        Size(1, 1_500),
+        {"weights": ERRORS, "agents": RETRIES | {"timeout": 5.0}},
+    ),
+    Scenario("F11", "poison: raises, exits, hangs, blocks", poison, Size(4, 100), Size(12, 600)),
+    Scenario("F13", "records nobody can read", bad_input, Size(5_000, 100), Size(100_000, 300)),
+    Scenario("F14", "duplicates, rewind, replay of all topics", repeats, Size(1, 200), Size(3, 600)),
+    Scenario("F15", "rebalance storm", rebalance_storm, Size(10, 300), Size(40, 1_500)),
+)
