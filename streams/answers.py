@@ -8,9 +8,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.core.base import Agent, AgentResult, AgentStatus, ErrorDetail
-from agents.core.budget import Budget, Spent
 from agents.core.errors import InvalidOutputError, ResultTooLargeError
-from agents.core.task import ArtifactReference, Event, Root, Usage
+from agents.core.task import ArtifactReference, Event, Root
 from streams import envelope as envelopes
 from streams.dead_letters import Letter
 from streams.envelope import RESULT, Envelope, Headers, Record
@@ -157,7 +156,7 @@ class Answers:
                 status=status.value,
                 deadline=given.deadline,
                 hops=None if given.hops is None else max(0, given.hops - 1),
-                budget=_left(given.budget, work.usage),
+                budget=None if given.budget is None else given.budget.minus(work.spent),
                 llm="off" if self._evidence_only else given.llm,
                 traceparent=envelopes.next_traceparent(given.traceparent, work.run),
                 tracestate=given.tracestate,
@@ -178,12 +177,6 @@ def why_upstream_failed(work: Work) -> str:
         for name, (payload, envelope) in results.items()
         if failed(payload, envelope)
     )
-
-
-def _left(budget: Budget | None, usage: Usage) -> Budget | None:
-    if budget is None:
-        return None
-    return budget.minus(Spent(usage.calls, usage.input_tokens, usage.output_tokens))
 
 
 def _event(record: Record) -> Event:

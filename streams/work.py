@@ -9,6 +9,7 @@ from typing import Literal, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from agents.core.base import AgentStatus
+from agents.core.budget import Spent
 from agents.core.errors import AgentError, InvalidInputError
 from agents.core.step import Recorded, StepKey
 from agents.core.task import Usage
@@ -55,6 +56,7 @@ class Work:
     attempts: int = 0
     careful: bool = False
     history: RunHistory | None = None
+    spent: Spent = Spent()  # unlike `usage`, with calls nobody knows the answer of
     usage: Usage = field(default_factory=Usage)
 
 

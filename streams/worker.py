@@ -18,6 +18,8 @@ import structlog
 
 from agents import metrics
 from agents.core.base import Agent, AgentResult, AgentStatus
+from agents.core.blocking import in_thread
+from agents.core.budget import Budget
 from agents.core.errors import (
     AgentError,
     DeadlineExceededError,
@@ -35,6 +37,7 @@ from agents.core.task import ArtifactStore, Task, set_current_task
 from agents.core.workflow import Workflow
 from streams import artifacts, dead_letters, hint
 from streams import envelope as envelopes
+from streams.allowance import RunAllowance, spent_before
 from streams.answers import Answers, Given, Outcome, why_upstream_failed
 from streams.envelope import Record, place
 from streams.journal import JournalWriter
@@ -116,6 +119,8 @@ class AgentWorker:
             self,
             slots=agent.config.concurrency,
             timeout=agent.config.timeout,
+            calls_per_minute=agent.config.calls_per_minute,
+            tokens_per_minute=agent.config.tokens_per_minute,
             retry=RetryPolicy(agent.config.retries, agent.config.backoff, agent.config.max_backoff),
             seed=int.from_bytes(os.urandom(8), "big"),
         )
@@ -277,7 +282,7 @@ class AgentWorker:
 
     # What the runtime asks ----------------------------------------------------------------------
 
-    async def execute(self, work: Work | Part) -> Outcome | None:
+    async def execute(self, work: Work | Part, number: int) -> Outcome | None:
         """Run the agent on a piece of work; gives the encoded result, or none where nothing is to be said.
 
         Raises:
@@ -286,12 +291,12 @@ class AgentWorker:
         if not isinstance(work, Work) or work.kind == "skip":
             return None
         if not (work.careful and work.kind == "run"):
-            return await self._execute(work)
+            return await self._execute(work, number)
         async with self._alone:
             await self._journal.begin(work)
-            return await self._execute(work)
+            return await self._execute(work, number)
 
-    async def _execute(self, work: Work) -> Outcome:
+    async def _execute(self, work: Work, number: int) -> Outcome:
         given: Given | None = None
         raised: BaseException | None = work.error
         try:
@@ -304,7 +309,7 @@ class AgentWorker:
                 started = time.monotonic()
                 work.begun = work.begun or envelopes.now()
                 work.attempts += 1
-                result, raised = await self._run_agent(work, given)
+                result, raised = await self._run_agent(work, given, number)
                 self._seconds.observe(time.monotonic() - started)
             outcome = await self._outcome(work, given, result)
         except AgentError as error:
@@ -450,8 +455,16 @@ class AgentWorker:
             work=work,
             identity=None if work.kind == "skip" else identity(work.envelope),
             timestamp=record.timestamp,
+            budget=self._budget(work) if work.kind == "run" else None,
             covers=tuple(part.number for part in work.parts.values() if part.number) if work.parts else (),
         )
+
+    def _budget(self, work: Work) -> tuple[int | None, int | None, int | None] | None:
+        given, own = work.envelope.budget, self.agent.config.budget
+        if given is None and own is None:
+            return None
+        left = (given or Budget()).within(own or Budget()).minus(spent_before(work))
+        return left.calls, left.tokens, left.micro_usd
 
     def _number(self, record: Record) -> int:
         return self._number_of(record.topic, record.partition)
@@ -465,7 +478,9 @@ class AgentWorker:
 
     # Running the agent --------------------------------------------------------------------------
 
-    async def _run_agent(self, work: Work, given: Given) -> tuple[AgentResult[Any], BaseException | None]:
+    async def _run_agent(
+        self, work: Work, given: Given, number: int
+    ) -> tuple[AgentResult[Any], BaseException | None]:
         """Run the agent; gives what it ended with, and what it raised."""
         task = Task(
             id=work.envelope.id,
@@ -480,16 +495,18 @@ class AgentWorker:
             store=self._store,
             usage=work.usage,
             journal=self._journal.of(work),
+            allowance=RunAllowance(self.runtime, number, work),
         )
         set_current_task(task)
         try:
             async with task.steps:
-                running: object = self.agent.execute(self.agent.parse_input(given.input))
-                if not isawaitable(running):
-                    raise InvalidOutputError(  # noqa: TRY301 (the agent's own error, told like any other)
-                        f"{type(self.agent).__name__}.execute is no coroutine: write `async def execute`"
+                parsed = self.agent.parse_input(given.input)
+                if self.agent.config.blocking:
+                    result = await in_thread(
+                        lambda: self._execution(parsed), name=f"run of {self.agent.name}"
                     )
-                result: object = await running
+                else:
+                    result = await self._execution(parsed)
             if not isinstance(result, AgentResult):
                 raise InvalidOutputError(  # noqa: TRY301 (as above)
                     f"{type(self.agent).__name__}.execute returned {type(result).__name__},"
@@ -512,6 +529,14 @@ class AgentWorker:
             return AgentResult.failed(error), error
         return result, None
 
+    async def _execution(self, parsed: Any) -> object:
+        running: object = self.agent.execute(parsed)
+        if not isawaitable(running):
+            raise InvalidOutputError(
+                f"{type(self.agent).__name__}.execute is no coroutine: write `async def execute`"
+            )
+        return await running
+
     async def _outcome(self, work: Work, given: Given, result: AgentResult[Any]) -> Outcome:
         for artifact in result.artifacts:
             given.artifacts[artifact.name] = await artifacts.publish(
@@ -525,10 +550,10 @@ class AgentWorker:
 
     def _note(self, work: Work, outcome: Outcome) -> None:
         name = self.agent.name
-        if (usage := work.usage).calls:
-            metrics.counter("llm_calls", name).inc(usage.calls)
-            metrics.counter("llm_tokens", name, "input").inc(usage.input_tokens)
-            metrics.counter("llm_tokens", name, "output").inc(usage.output_tokens)
+        if (paid := work.usage.fresh).calls:  # what came out of the journal was paid and counted before
+            metrics.counter("llm_calls", name).inc(paid.calls)
+            metrics.counter("llm_tokens", name, "input").inc(paid.input_tokens)
+            metrics.counter("llm_tokens", name, "output").inc(paid.output_tokens)
         if outcome.status is not AgentStatus.FAILED or outcome.error is None:
             return
         metrics.counter("errors", name, _known_type(outcome.error.type)).inc()

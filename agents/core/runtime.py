@@ -33,11 +33,19 @@ class TryAgain(Exception, Generic[R]):  # noqa: N818 (no error: it says what to 
         self.result, self.after = result, after
 
 
+class RefusedError(Exception):
+    """A run may not make a call: `calls`, `tokens` or `money` are used up, or it is over (`ended`)."""
+
+
 class Host(Protocol[W_contra, R]):
     """What the runtime needs from its surroundings."""
 
-    async def execute(self, work: W_contra) -> R:
+    async def execute(self, work: W_contra, number: int) -> R:
         """Do the work; every failure but cancellation is a result.
+
+        Args:
+            work: What to do.
+            number: By which the runtime knows the run: see `Runtime.ask`.
 
         Raises:
             TryAgain: If it failed and trying again may help.
@@ -78,6 +86,7 @@ class Offer(NamedTuple, Generic[W]):
         work: What to hand to the host.
         identity: What makes two records of a partition the same event, or none.
         timestamp: Of the record, in milliseconds.
+        budget: Calls, tokens and micro-dollars the run may spend; each none for no limit.
         covers: Held work that is done when this is.
     """
 
@@ -90,6 +99,7 @@ class Offer(NamedTuple, Generic[W]):
     work: W
     identity: bytes | None = None
     timestamp: int = 0
+    budget: tuple[int | None, int | None, int | None] | None = None
     covers: tuple[int, ...] = ()
 
 
@@ -150,6 +160,8 @@ class Runtime(Generic[W, R]):
         host: See `Host`.
         slots: Runs at the same time.
         timeout: Seconds one run may take, or none.
+        calls_per_minute: Of all runs together: see `ask`.
+        tokens_per_minute: Likewise.
         retry: How failed work is tried again.
         seed: Of the jitter: workers with different ones do not retry in step.
         max_queued_records: Per partition, before it is paused.
@@ -163,6 +175,8 @@ class Runtime(Generic[W, R]):
         *,
         slots: int,
         timeout: float | None = None,
+        calls_per_minute: int | None = None,
+        tokens_per_minute: int | None = None,
         retry: RetryPolicy = RetryPolicy(),
         seed: int = 0,
         max_queued_records: int = 2_000,
@@ -176,6 +190,8 @@ class Runtime(Generic[W, R]):
             max_queued_records=max_queued_records,
             max_queued_bytes=max_queued_bytes,
             timeout_ms=None if timeout is None else max(1, round(timeout * 1000)),
+            calls_per_minute=calls_per_minute,
+            tokens_per_minute=tokens_per_minute,
             retries=retry.retries,
             backoff_ms=max(1, round(retry.backoff * 1000)),
             max_backoff_ms=max(1, round(retry.max_backoff * 1000)),
@@ -190,6 +206,10 @@ class Runtime(Generic[W, R]):
         self._offered: list[Any] = []
         self._held: list[tuple[int, int, int, int]] = []
         self._seen: list[tuple[int, int, bytes, int]] = []
+        self._next_ask = 1
+        self._asks: dict[int, asyncio.Future[str | None]] = {}
+        self._asked: list[tuple[int, int, int, int]] = []
+        self._spent: list[tuple[int, int, int]] = []
         self._executed: list[int] = []
         self._failed: list[tuple[int, int | None]] = []
         self._acknowledged: list[int] = []
@@ -223,7 +243,7 @@ class Runtime(Generic[W, R]):
                     offer.size,
                     offer.identity,
                     offer.timestamp,
-                    None,
+                    offer.budget,
                     offer.covers,
                 )
             )
@@ -256,6 +276,39 @@ class Runtime(Generic[W, R]):
     def commit_of(self, partition: int) -> Commit:
         """Tell how far a partition is done."""
         return Commit(*self._machine.commit_of(partition))
+
+    async def ask(self, number: int, tokens: int) -> int:
+        """Reserve one call of a run, waiting where a rate limit says so.
+
+        Args:
+            number: Of the run.
+            tokens: Most that the call may take.
+
+        Returns:
+            The number to tell `spent` with; exactly once.
+
+        Raises:
+            RefusedError: If the run may not.
+        """
+        ask, self._next_ask = self._next_ask, self._next_ask + 1
+        answer = self._asks[ask] = asyncio.get_running_loop().create_future()
+        self._asked.append((ask, number, tokens, 0))
+        self._soon()
+        try:
+            refused = await answer
+        except asyncio.CancelledError:
+            self.spent(ask, 0)
+            raise
+        finally:
+            del self._asks[ask]
+        if refused is not None:
+            raise RefusedError(refused)
+        return ask
+
+    def spent(self, ask: int, tokens: int) -> None:
+        """Tell what a call really took."""
+        self._spent.append((ask, tokens, 0))
+        self._soon()
 
     def acknowledge(self, numbers: Iterable[int]) -> None:
         """Take note that results are durable: their lanes move on and their offsets are done."""
@@ -348,6 +401,8 @@ class Runtime(Generic[W, R]):
         seen, self._seen = self._seen, []
         executed, self._executed = self._executed, []
         failed, self._failed = self._failed, []
+        asked, self._asked = self._asked, []
+        spent, self._spent = self._spent, []
         acknowledged, self._acknowledged = self._acknowledged, []
         turn = self._machine.turn(
             self.now(),
@@ -358,6 +413,8 @@ class Runtime(Generic[W, R]):
             seen=seen,
             executed=executed,
             failed=failed,
+            asked=asked,
+            spent=spent,
             acknowledged=acknowledged,
         )
         self._obey(turn, executed)
@@ -375,6 +432,10 @@ class Runtime(Generic[W, R]):
         for number in turn.cancel:
             if (run := self._runs.get(number)) is not None:
                 run.cancel()
+        for ask in turn.granted:
+            self._answer(ask, None)
+        for ask, why in turn.refused:
+            self._answer(ask, why)
         if turn.pause:
             self._host.pause(turn.pause)
         if turn.resume:
@@ -384,6 +445,11 @@ class Runtime(Generic[W, R]):
             self._idle.set()
         if not self._room.is_set() and self._has_room():
             self._room.set()
+
+    def _answer(self, ask: int, refused: str | None) -> None:
+        answer = self._asks.get(ask)
+        if answer is not None and not answer.done():
+            answer.set_result(refused)
 
     def _publish(self, turn: Turn, executed: list[int]) -> None:
         done: list[tuple[int, W, R]] = []
@@ -421,7 +487,7 @@ class Runtime(Generic[W, R]):
 
     async def _run(self, number: int, work: W) -> None:
         try:
-            self._results[number] = await self._host.execute(work)
+            self._results[number] = await self._host.execute(work, number)
         except TryAgain as again:
             self._results[number] = again.result
             del self._runs[number]

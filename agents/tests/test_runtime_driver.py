@@ -25,8 +25,10 @@ class Host:
         self.unacknowledged: list[int] = []
         self.offsets: dict[int, int] = {}
         self.reasons: list[str] = []
+        self.numbers: dict[str, int] = {}
 
-    async def execute(self, work: str) -> str:
+    async def execute(self, work: str, number: int) -> str:
+        self.numbers[work] = number
         self.told.append(("start", work))
         self.running[work] = asyncio.get_running_loop().create_future()
         self.most_running = max(self.most_running, len(self.running))
