@@ -1,8 +1,9 @@
 """The class users write agents with, and what they put in and get out."""
 
+import asyncio
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from inspect import isawaitable
 from typing import Any, ClassVar, Generic, Literal, ParamSpec, get_args, get_origin
@@ -11,6 +12,7 @@ import orjson
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 from typing_extensions import TypeVar
 
+from agents.core.blocking import at_home
 from agents.core.budget import Budget
 from agents.core.errors import (
     AgentError,
@@ -216,6 +218,7 @@ class Agent(ABC, Generic[InputT, OutputT]):
             InDoubtError: If nobody knows whether it happened before, and the agent's `in_doubt` is "park".
             Exception: Whatever `fn` raises. After a time-out or a lost connection the step is in doubt.
         """
+        here = asyncio.get_running_loop()
 
         async def act() -> bytes:
             answer = fn(*args, **kwargs)
@@ -226,8 +229,15 @@ class Agent(ABC, Generic[InputT, OutputT]):
             except TypeError as error:
                 raise InvalidOutputError(str(error)) from None
 
-        taken = await self._steps().take(
-            "step", name, {"args": args, "kwargs": kwargs}, act, in_doubt=self.config.in_doubt
+        def act_here() -> Awaitable[bytes]:
+            if asyncio.get_running_loop() is here:
+                return act()
+            return asyncio.wrap_future(asyncio.run_coroutine_threadsafe(act(), here))
+
+        # The journal lives on the worker's loop; `fn` on the agent's own, which is another one if it blocks.
+        request = {"args": args, "kwargs": kwargs}
+        taken = await at_home(
+            lambda: self._steps().take("step", name, request, act_here, in_doubt=self.config.in_doubt)
         )
         return orjson.loads(taken.answer)
 
@@ -241,13 +251,17 @@ class Agent(ABC, Generic[InputT, OutputT]):
             InDoubtError: If nobody knows whether it was asked before, and the agent's `in_doubt` is "park".
             BudgetExceededError: If the run may not spend what the answer may take.
         """
-        return await self.llm.ask(
-            prompt,
-            system=system,
-            model=self.config.model,
-            max_tokens=self.config.max_tokens,
-            timeout=self.config.llm_timeout,
-            in_doubt=self.config.in_doubt,
+        provider = self.llm
+        config = self.config
+        return await at_home(
+            lambda: provider.ask(
+                prompt,
+                system=system,
+                model=config.model,
+                max_tokens=config.max_tokens,
+                timeout=config.llm_timeout,
+                in_doubt=config.in_doubt,
+            )
         )
 
     def _steps(self) -> Steps:

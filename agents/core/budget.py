@@ -147,14 +147,6 @@ class Budget(BaseModel):
 class Allowance(Protocol):
     """Asked before each model call of a run; a worker's also waits for the agent's rate limits."""
 
-    @property
-    def left(self) -> Budget:
-        """What the run may still spend, without what is reserved."""
-
-    @property
-    def spent(self) -> Spent:
-        """What the run's calls took, those included that may have been paid for without an answer."""
-
     async def reserve(self, tokens: int) -> int:
         """Reserve one call of at most so many tokens, waiting where a rate limit says so.
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+import threading
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextvars import copy_context
@@ -17,6 +18,7 @@ from pydantic import BaseModel
 
 from agents import metrics
 from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Task
+from agents.core.blocking import in_thread
 from agents.core.errors import InDoubtError, InvalidOutputError, RetryLaterError, is_retryable, retry_after
 from agents.core.step import MAX_ANSWER_BYTES, MAX_REQUEST_BYTES, Journal, StepKey, is_uncertain
 from agents.core.task import set_current_task
@@ -199,6 +201,44 @@ async def test_outside_of_a_run_a_step_just_happens() -> None:
     agent = Worker(lambda _: asyncio.sleep(0))
     assert await agent.step("buy", shop.buy, ("tea",)) == {"bought": ["tea"], "number": 1}
     assert (await agent.step("buy", shop.buy, ("tea",)))["number"] == 2
+
+
+async def test_an_agent_that_runs_in_a_thread_is_journaled_on_the_workers_loop() -> None:
+    journal, shop = MemoryJournal(), Shop()
+    threads: list[tuple[str, int]] = []
+
+    async def acknowledge(written: Written) -> None:
+        threads.append((written.state, threading.get_ident()))
+
+    def act() -> str:
+        threads.append(("act", threading.get_ident()))
+        return threading.current_thread().name
+
+    async def work(agent: Agent) -> Any:
+        async def both() -> Any:
+            return await asyncio.gather(agent.step("act", act), agent.step("buy", shop.buy, "tea"))
+
+        return await in_thread(both)
+
+    journal = MemoryJournal(acknowledge=acknowledge)
+    name, bought = await attempt(work, journal)
+    assert (name, bought["bought"]) == ("callboard-blocking", "tea")
+    assert await attempt(work, MemoryJournal(journal.log)) == [name, bought]
+    assert shop.calls == ["tea"]
+    assert {state for state, thread in threads if thread == threading.get_ident()} == {"started", "completed"}
+    assert {state for state, thread in threads if thread != threading.get_ident()} == {"act"}
+
+
+async def test_a_failure_in_a_thread_is_the_steps() -> None:
+    journal, shop = MemoryJournal(), Shop(TimeoutError(), ValueError("no"))
+
+    async def work(agent: Agent) -> Any:
+        return await in_thread(lambda: agent.step("buy", shop.buy, "tea"))
+
+    for error in (TimeoutError, ValueError):
+        with pytest.raises(error):
+            await attempt(work, journal)
+    assert journal.states == ["started", "started", "failed"]
 
 
 # What has no form in JSON -------------------------------------------------------------------------
