@@ -5,7 +5,7 @@ import gc
 import logging
 import os
 import socket
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from typing import Any
 
@@ -27,6 +27,7 @@ from streams.kafka.subscriber import AgentSubscriber
 from streams.restore import KafkaRestore
 from streams.settings import Settings
 from streams.topics import Topics
+from streams.watchdog import Watchdog
 from streams.worker import AgentWorker
 
 log = structlog.stdlib.get_logger()
@@ -44,14 +45,20 @@ class AgentApp(AsgiFastStream):
         workflows: What the application does.
         name: Part of every consumer group and run id; by default the only workflow's name.
         settings: By default from `CALLBOARD_*`.
+        only: Names of the agents that this process runs; by default `CALLBOARD_ONLY`, else all. The others
+            are run elsewhere: nothing of the workflows changes.
 
     Raises:
-        ConfigurationError: If workflows share a name, no name is given for several, no language model is
-            chosen, or a setting is wrong.
+        ConfigurationError: If workflows share a name, no name is given for several, there is no such agent,
+            no language model is chosen, or a setting is wrong.
     """
 
     def __init__(
-        self, *workflows: Workflow, name: str | None = None, settings: Settings | None = None
+        self,
+        *workflows: Workflow,
+        name: str | None = None,
+        settings: Settings | None = None,
+        only: Collection[str] | None = None,
     ) -> None:
         self.workflows = _by_name(workflows)
         if name is None and len(workflows) > 1:
@@ -67,6 +74,8 @@ class AgentApp(AsgiFastStream):
             )
         self.settings = settings or Settings.from_environment()
         self.topics = Topics(self.settings.topic_prefix)
+        self._watchdog = Watchdog(self.settings.block_limit)
+        self._leaves = False
         connection = self.settings.connection
         self.kafka = kafka = _Broker(
             **connection.broker_options,
@@ -78,7 +87,7 @@ class AgentApp(AsgiFastStream):
         alone = asyncio.Lock()
         store = KafkaArtifacts(connection, [self.topics.artifacts(agent) for agent in self._agents()])
         self._members: dict[str, tuple[AgentWorker, AgentSubscriber]] = {}
-        for agent_name, agent in self._agents().items():
+        for agent_name, agent in self._own_agents(only or self.settings.only).items():
             worker = AgentWorker(
                 app=self.name,
                 agent=agent,
@@ -101,6 +110,7 @@ class AgentApp(AsgiFastStream):
                 handler=worker,
                 drain_seconds=self.settings.drain_seconds,
                 session_timeout_ms=self.settings.session_timeout_ms,
+                instance_id=self.settings.instance_id,
                 **self._inputs(worker),
             )
             self._members[agent_name] = worker, subscriber
@@ -139,6 +149,15 @@ class AgentApp(AsgiFastStream):
             raise ConfigurationError(f"workflow {next(iter(self.workflows))!r} has no steps")
         return found
 
+    def _own_agents(self, only: Collection[str]) -> dict[str, Any]:
+        agents = self._agents()
+        if unknown := [name for name in only if name not in agents]:
+            raise ConfigurationError(
+                f"application {self.name!r} has no agent {', '.join(map(repr, unknown))} to run; its agents:"
+                f" {', '.join(agents)}"
+            )
+        return {name: agent for name, agent in agents.items() if not only or name in only}
+
     def _inputs(self, worker: AgentWorker) -> dict[str, list[str]]:
         tasks = [self.topics.tasks(worker.agent.name)]
         results = [self.topics.results(source) for source in worker.router.sources]
@@ -147,8 +166,9 @@ class AgentApp(AsgiFastStream):
         return {"topics": tasks + results, "late_topics": []}
 
     async def _prepare(self) -> None:
-        for agent in self._agents().values():
-            chosen_backend(agent.config.llm)
+        self._watchdog.start()
+        for worker, _ in self._members.values():
+            chosen_backend(worker.agent.config.llm)
         settings = self.settings
         topics = {
             topic: self.topics.config(topic) for agent in self._agents() for topic in self.topics.of(agent)
@@ -202,6 +222,14 @@ class AgentApp(AsgiFastStream):
                 task.cancel()
         log.info("stopping: letting runs end", app=self.name, seconds=self.settings.drain_seconds)
         await asyncio.gather(*(worker.stop() for worker, _ in self._members.values()))
+        self._watchdog.stop()
+        if self._leaves:
+            for _, subscriber in self._members.values():
+                subscriber.leave_when_stopped()
+
+    def leave_when_stopped(self) -> None:
+        """Give the partitions of a static instance id up at the next stop; by default they wait for it."""
+        self._leaves = True
 
     async def _sample(self) -> None:
         while True:
@@ -221,6 +249,8 @@ class AgentApp(AsgiFastStream):
         async def readyz(_scope: Any) -> AsgiResponse:
             """Say whether every agent owns partitions and reads them."""
             waiting = [f"{name}: {why}" for name, why in self.not_ready().items()]
+            if blocked := self._watchdog.not_ready():
+                waiting.append(blocked)
             if waiting:
                 return AsgiResponse(("\n".join(waiting) + "\n").encode(), status_code=503)
             return AsgiResponse(b"ready\n", status_code=200)

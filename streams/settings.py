@@ -1,9 +1,10 @@
 """What a deployment can choose, read from `CALLBOARD_*` environment variables."""
 
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+from pydantic import Field, ValidationError, field_validator
+from pydantic_settings import NoDecode
 
 from agents.core.errors import ConfigurationError
 from streams.connection_settings import ConnectionSettings
@@ -26,6 +27,29 @@ class Settings(ConnectionSettings):
     session_timeout_ms: int = Field(
         default=10_000, ge=1_000, description="after which a dead worker is replaced"
     )
+    instance_id: str | None = Field(
+        default=None,
+        pattern="^[a-zA-Z0-9._-]{1,200}$",
+        description="what keeps a restarted worker's partitions for it; no two processes may have the same",
+    )
+    block_limit_seconds: float = Field(
+        default=60.0, gt=0, le=86_400, description="a blocked event loop ends its process after that"
+    )
+    only: Annotated[tuple[str, ...], NoDecode] = Field(
+        default=(), description="agents of the application to run, separated by commas; default: all"
+    )
+
+    @field_validator("only", mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        if not isinstance(value, str):
+            return value
+        return tuple(name.strip() for name in value.split(",") if name.strip())
+
+    @property
+    def block_limit(self) -> float:
+        """Seconds an event loop may stand still: until its session ends, nobody else takes over anyway."""
+        return max(self.block_limit_seconds, self.session_timeout_ms / 1000)
 
     @classmethod
     def from_environment(cls) -> Self:

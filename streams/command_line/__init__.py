@@ -28,6 +28,7 @@ Data goes to stdout, everything else to stderr. Exit codes:
     3    Kafka cannot be reached or started
     4    no such agent, topic or workflow
     5    timed out waiting
+    6    a worker whose event loop stood still for too long ended itself
     130  interrupted
 
 CALLBOARD_BOOTSTRAP_SERVERS names your Kafka (unset: the local one), CALLBOARD_HOME where the local one keeps

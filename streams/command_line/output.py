@@ -44,6 +44,7 @@ class ExitCode(IntEnum):
     UNREACHABLE = 3
     NOT_FOUND = 4
     TIMED_OUT = 5
+    BLOCKED = 6
     INTERRUPTED = 130
 
 
@@ -177,7 +178,7 @@ def _report(error: BaseException) -> ExitCode:
         # and the interpreter would complain about it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return ExitCode.OK
-    code = _code(error)
+    code = expected_code(error)
     if code is None:
         raise error
     if os.environ.get(DEBUG):
@@ -196,7 +197,7 @@ def _say_error(message: str) -> None:
     stderr().print(line, soft_wrap=True)
 
 
-def _code(error: BaseException) -> ExitCode | None:
+def expected_code(error: BaseException) -> ExitCode | None:
     """Tell what a command that ends with `error` exits with; none if nobody expected it."""
     if isinstance(error, CommandError):
         return error.code

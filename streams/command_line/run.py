@@ -14,16 +14,29 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 import typer
 
 from streams.command_line.local_kafka import ensure_kafka
-from streams.command_line.output import CommandError, ExitCode, reported, say, settings, write
+from streams.command_line.output import (
+    CommandError,
+    ExitCode,
+    expected_code,
+    reported,
+    say,
+    settings,
+    write,
+)
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Iterator
 
     from streams.app import AgentApp
+    from streams.settings import Settings
+    from streams.supervisor import Link, Slot, Supervisor, Worker
+
+HIGHEST_PORT = 65_535
 
 
 @reported
-def run(
+def run(  # noqa: PLR0913 (a command has this many options)
     application: Annotated[
         str, typer.Argument(metavar="MODULE:APP", help="Where the AgentApp is, from the current folder.")
     ],
@@ -33,7 +46,19 @@ def run(
         typer.Option(help="Which language model agents ask; off: they give evidence without judgement."),
     ] = None,
     host: Annotated[str, typer.Option(help="Address of the health and metrics pages.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=0, max=65535, help="Their port; 0: any free one.")] = 8000,
+    port: Annotated[int, typer.Option(min=0, max=HIGHEST_PORT, help="Their port; 0: any free one.")] = 8000,
+    workers: Annotated[
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Processes that share the work, started again if they die; worker i serves on PORT + i.",
+        ),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="AGENT", help="Run only this agent of the application; repeatable."),
+    ] = None,
     log_level: Annotated[
         Literal["debug", "info", "warning", "error"], typer.Option(help="Lowest level of log lines to show.")
     ] = "info",
@@ -44,21 +69,30 @@ def run(
     /readyz, /metrics and /asyncapi on stdout once the agents are starting; logs go to stderr. When told to
     stop, it lets running work end; told twice, it does not, and that work is done again by the next worker.
 
+    With --workers, a worker that dies is started again and has its partitions back within seconds; without,
+    they wait until its session ends (CALLBOARD_SESSION_TIMEOUT_MS).
+
     \b
     Example:
         callboard run examples.hello:app --llm off
         callboard run shop.agents:app --port 0 --log-level warning
+        callboard run shop.agents:app --workers 4
+        callboard run shop.agents:app --only price --only receipt
     """  # noqa: D301 (typer reads the backspace: keep these lines as they are)
     if llm is not None:
         os.environ["CALLBOARD_LLM"] = llm
+    if only:
+        os.environ["CALLBOARD_ONLY"] = ",".join(only)
 
     from agents.logging_config import configure_logging
 
-    configure_logging(log_level)
+    link = _link()
+    configure_logging(log_level, terminal=link.terminal if link is not None else None)
+    if workers is None:
+        raise typer.Exit(_work(application, host, port, log_level, link))
     ensure_kafka(settings())
-    app = load(application)
-    listener = _bind(host, port)
-    raise typer.Exit(_serve(app, listener, log_level))
+    command = ["run", application, "--host", host, "--log-level", log_level]
+    raise typer.Exit(_supervise(command, application, _ports(host, port, workers)))
 
 
 def load(application: str) -> AgentApp:
@@ -152,7 +186,117 @@ def _bind(host: str, port: int) -> socket.socket:
     return listener
 
 
-def _serve(app: AgentApp, listener: socket.socket, log_level: str) -> ExitCode:
+def _link() -> Link | None:
+    if "CALLBOARD_SUPERVISOR" not in os.environ:
+        return None  # not worth an import
+
+    import structlog
+
+    from streams.supervisor import Link
+
+    link = Link.of_this_process()
+    if link is not None and not link.terminal:
+        structlog.contextvars.bind_contextvars(worker=link.slot)
+    return link
+
+
+def _work(application: str, host: str, port: int, log_level: str, link: Link | None) -> ExitCode:
+    """Be the only worker, or one of several."""
+    try:
+        ensure_kafka(settings())
+        app = load(application)
+        listener = _bind(host, port)
+        if link is not None:
+            link.when_told_to_leave(app.leave_when_stopped)
+            app.on_startup(link.tell_running)
+        return _serve(app, listener, log_level, link)
+    except Exception as error:
+        code = expected_code(error)
+        if link is None or code is None:
+            raise
+        # Its supervisor says it, once for all workers.
+        link.tell_problem(str(error) or repr(error))
+        return code
+
+
+def _ports(host: str, port: int, workers: int) -> list[int]:
+    """Give each worker's port, after making sure that none of them is taken."""
+    if port == 0:
+        return [0] * workers
+    ports = [port + number for number in range(workers)]
+    if ports[-1] > HIGHEST_PORT:
+        raise CommandError(
+            f"--port {port} leaves no room for {workers} workers: the last would serve on {ports[-1]}",
+            ExitCode.USAGE,
+        )
+    for each in ports:
+        _bind(host, each).close()
+    return ports
+
+
+def _supervise(command: list[str], application: str, ports: list[int]) -> ExitCode:
+    """Keep a worker on each port running, until told to stop."""
+    import asyncio
+
+    from streams.supervisor import WorkerRefusedError, hold_slots, place_of
+
+    chosen = settings()
+    with hold_slots(place_of(chosen.home, application), len(ports)) as slots:
+        try:
+            return asyncio.run(_keep(chosen, command, application, dict(zip(slots, ports, strict=True))))
+        except WorkerRefusedError as refused:
+            raise CommandError(str(refused), ExitCode(refused.code)) from None
+
+
+async def _keep(chosen: Settings, command: list[str], application: str, ports: dict[Slot, int]) -> ExitCode:
+    import asyncio
+
+    from streams.supervisor import STOP_MARGIN_SECONDS, Supervisor, WorkerProcess, instance_prefix
+
+    prefix = chosen.instance_id or instance_prefix(chosen.home, application)
+    slots = {slot.number: slot for slot in ports}
+    python = [sys.executable, "-P", "-m", "streams.command_line"]
+
+    async def start(number: int) -> Worker:
+        worker = WorkerProcess(number, leaves=chosen.instance_id is None)
+        slot = slots[number]
+        await worker.start(
+            [*python, *command, "--port", str(ports[slot])],
+            os.environ | {"CALLBOARD_INSTANCE_ID": f"{prefix}-{number}"},
+            slot,
+        )
+        return worker
+
+    patience = chosen.drain_seconds + STOP_MARGIN_SECONDS
+    supervisor = Supervisor(start, sorted(slots), patience=patience)
+    stopping = StoppingAll(asyncio.get_running_loop(), supervisor)
+    await supervisor.run()
+    return stopping.code
+
+
+class StoppingAll:
+    """What signals do to a supervisor: the first stops all workers orderly, the second ends them now."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, supervisor: Supervisor) -> None:
+        self._supervisor = supervisor
+        self.code = ExitCode.OK
+        self._asked = False
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, self._stop, number)
+
+    def _stop(self, number: signal.Signals) -> None:
+        if not self._asked:
+            self._asked = True
+            self.code = ExitCode.INTERRUPTED if number == signal.SIGINT else ExitCode.OK
+            say("stopping: letting running work end; once more to end at once")
+            self._supervisor.stop()
+            return
+        say("ending now; unfinished work is done again by the next worker")
+        self.code = ExitCode.INTERRUPTED
+        self._supervisor.kill()
+
+
+def _serve(app: AgentApp, listener: socket.socket, log_level: str, link: Link | None) -> ExitCode:
     import asyncio
     import logging
 
@@ -182,7 +326,9 @@ def _serve(app: AgentApp, listener: socket.socket, log_level: str) -> ExitCode:
                 app, log_config=None, access_log=False, lifespan="off", timeout_graceful_shutdown=2
             )
         )
-        stopping = Stopping(asyncio.get_running_loop(), asyncio.current_task(), server)
+        stopping = Stopping(
+            asyncio.get_running_loop(), asyncio.current_task(), server, told_by_user=link is None
+        )
         try:
             async with app.start_lifespan_context():
                 if not stopping.asked:
@@ -203,7 +349,8 @@ def _serve(app: AgentApp, listener: socket.socket, log_level: str) -> ExitCode:
 class Stopping:
     """What signals do: the first asks for an orderly end, the second ends it now."""
 
-    def __init__(self, loop: Any, main: Any, server: Any) -> None:
+    def __init__(self, loop: Any, main: Any, server: Any, *, told_by_user: bool) -> None:
+        self._told_by_user = told_by_user
         self._main = main
         self._server = server
         self.asked: signal.Signals | None = None
@@ -218,7 +365,8 @@ class Stopping:
     def _stop(self, number: signal.Signals) -> None:
         if self.asked is None:
             self.asked = number
-            say("stopping: letting running work end; once more to end at once")
+            if self._told_by_user:
+                say("stopping: letting running work end; once more to end at once")
             if self._server.started:
                 self._server.should_exit = True
             else:

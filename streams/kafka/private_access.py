@@ -25,6 +25,11 @@ def coordinator_answers(consumer: AIOKafkaConsumer) -> bool:
     return consumer._coordinator.coordinator_id is not None  # noqa: SLF001 (module's purpose)
 
 
+def make_dynamic(consumer: AIOKafkaConsumer) -> None:
+    """Let a static member leave its group when it is stopped, as others do; the client never lets it."""
+    consumer._coordinator._group_instance_id = None  # noqa: SLF001 (module's purpose)
+
+
 async def learn_leaders(consumer: AIOKafkaConsumer, topics: Iterable[str]) -> None:
     """Let the consumer learn where the partitions of `topics` are, all at once."""
     client = consumer._client  # noqa: SLF001 (module's purpose)

@@ -21,7 +21,7 @@ from faststream.kafka.schemas import Topic
 from streams.envelope import Record
 from streams.kafka.admin import BrokerUnreachableError, committed_offsets, initial_offsets
 from streams.kafka.connection import Connection
-from streams.kafka.private_access import coordinator_answers, generation_of
+from streams.kafka.private_access import coordinator_answers, generation_of, make_dynamic
 
 log = structlog.stdlib.get_logger()
 
@@ -83,6 +83,8 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         handler: Who works on the records.
         drain_seconds: What `handler.on_revoked` may take.
         session_timeout_ms: After which a member that says nothing is replaced.
+        instance_id: Makes the member static: started again within the session, it has its partitions back at
+            once. No two processes may use the same.
     """
 
     def __init__(  # noqa: PLR0913 (one membership's facts, keyword-only)
@@ -96,6 +98,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         handler: Handler,
         drain_seconds: float,
         session_timeout_ms: int,
+        instance_id: str | None = None,
     ) -> None:
         self._handler = handler
         self._connection = connection
@@ -120,6 +123,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             partition_assignment_strategy=(RangePartitionAssignor,),
             max_poll_interval_ms=NEVER_MS,
             session_timeout_ms=session_timeout_ms,
+            group_instance_id=instance_id,
             heartbeat_interval_ms=min(3_000, session_timeout_ms // 3),
             rebalance_timeout_ms=int(drain_seconds * 1000) + 10_000,
             fetch_max_wait_ms=100,
@@ -147,6 +151,11 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
     def owned(self) -> int:
         """How many partitions this member owns."""
         return len(self._owned)
+
+    def leave_when_stopped(self) -> None:
+        """Give the partitions up when stopped, static or not: nobody comes back for them."""
+        if self._subscriber.consumer is not None:
+            make_dynamic(self._subscriber.consumer)
 
     def not_ready(self) -> str | None:
         """Say why this member does not read, or nothing if it does."""

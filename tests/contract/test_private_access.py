@@ -13,6 +13,7 @@ from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.protocol.group import LeaveGroupRequest
 from faststream.exceptions import IncorrectState
 from faststream.kafka import KafkaBroker
 from faststream.kafka.publisher.state import RealProducer
@@ -23,6 +24,7 @@ from streams.kafka.private_access import (
     coordinator_answers,
     generation_of,
     learn_leaders,
+    make_dynamic,
     producer_of,
 )
 
@@ -42,7 +44,12 @@ def private_attributes(path: Path) -> set[str]:
 
 
 def test_this_file_knows_every_attribute_the_module_touches() -> None:
-    assert private_attributes(Path(private_access.__file__)) == {"_producer", "_coordinator", "_client"}
+    assert private_attributes(Path(private_access.__file__)) == {
+        "_producer",
+        "_coordinator",
+        "_client",
+        "_group_instance_id",
+    }
 
 
 def test_no_other_module_near_the_clients_touches_a_private_attribute() -> None:
@@ -98,6 +105,27 @@ async def test_the_generation_of_a_consumer(consumer: AIOKafkaConsumer) -> None:
     assert coordinator_answers(consumer)
     coordinator.coordinator_dead()
     assert not coordinator_answers(consumer)
+    coordinator._coordination_task.cancel()
+    await asyncio.gather(coordinator._coordination_task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("leaves", [False, True])
+async def test_a_static_member_leaves_only_if_told(
+    consumer: AIOKafkaConsumer, monkeypatch: pytest.MonkeyPatch, *, leaves: bool
+) -> None:
+    client, subscription = AIOKafkaClient(bootstrap_servers="127.0.0.1:1"), SubscriptionState()
+    coordinator = GroupCoordinator(client, subscription, group_id="g", group_instance_id="i")
+    consumer._coordinator, coordinator.generation = coordinator, 7
+    sent: list[Any] = []
+
+    async def send(_: GroupCoordinator, request: Any) -> None:
+        sent.append(request)
+
+    monkeypatch.setattr(GroupCoordinator, "_send_req", send)
+    if leaves:
+        make_dynamic(consumer)
+    await coordinator._maybe_leave_group()
+    assert [type(request) for request in sent] == [LeaveGroupRequest] * leaves
     coordinator._coordination_task.cancel()
     await asyncio.gather(coordinator._coordination_task, return_exceptions=True)
 

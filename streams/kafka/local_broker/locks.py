@@ -48,6 +48,16 @@ def locked_at_once(path: Path) -> Iterator[bool]:
 
 
 @contextlib.contextmanager
+def held(path: Path) -> Iterator[int | None]:
+    """Hold the lock on `path` and give its descriptor, or none at once if another process has it.
+
+    A child that gets the descriptor holds the lock as well, until the last of them ends.
+    """
+    with _opened(path) as descriptor:
+        yield descriptor if _taken(descriptor) else None
+
+
+@contextlib.contextmanager
 def _opened(path: Path) -> Iterator[int]:
     descriptor = os.open(
         path, os.O_RDWR | os.O_CREAT, 0o600
