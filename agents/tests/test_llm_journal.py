@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from typing import Any
 
+import httpx2
 import pytest
 
 from agents.core import Agent, AgentConfig, AgentResult, Budget, Task
@@ -240,12 +241,40 @@ async def test_a_connection_that_breaks_off_leaves_the_question_in_doubt(api: Me
     await check_in_doubt(run, api)
 
 
-async def test_an_answer_that_does_not_come_in_time_leaves_the_question_in_doubt(api: MessagesApi) -> None:
-    run, api.silent = Run(), True
-    with pytest.raises(LLMUnavailableError, match="timed out") as caught:
-        await run.attempt(llm_timeout=0.2).ask()
-    assert (caught.value.retryable, caught.value.uncertain) == (True, True)
-    await check_in_doubt(run, api)
+@pytest.mark.parametrize(
+    ("error", "uncertain"),
+    [
+        (httpx2.ConnectError("no"), False),
+        (httpx2.ConnectTimeout("no"), False),
+        (httpx2.PoolTimeout("no"), False),
+        (httpx2.WriteError("no"), True),
+        (httpx2.ReadTimeout("no"), True),
+        (httpx2.RemoteProtocolError("no"), True),
+        (RuntimeError("what nobody thought of"), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+async def test_a_question_is_in_doubt_unless_it_was_certainly_not_sent(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, *, uncertain: bool
+) -> None:
+    asked: list[httpx2.Request] = []
+
+    def fail(request: httpx2.Request) -> httpx2.Response:
+        asked.append(request)
+        raise error
+
+    def connected(**_: Any) -> httpx2.AsyncClient:
+        return httpx2.AsyncClient(transport=httpx2.MockTransport(fail))
+
+    monkeypatch.setattr("anthropic.DefaultAsyncHttpxClient", connected)
+    monkeypatch.setenv("ANTHROPIC_API_KEY", "k")
+    run = Run()
+    with pytest.raises(LLMUnavailableError) as caught:
+        await run.attempt(llm_timeout=77).ask()
+    assert (caught.value.retryable, caught.value.uncertain) == (True, uncertain)
+    assert run.journal.states == (["started"] if uncertain else ["started", "failed"])
+    (request,) = asked
+    assert request.extensions["timeout"] == {"connect": 30.0, "read": 77, "write": 77, "pool": 77}
 
 
 async def test_a_canceled_question_is_in_doubt(api: MessagesApi) -> None:
