@@ -24,7 +24,9 @@ from agents.core.errors import (
     AgentError,
     DeadlineExceededError,
     InDoubtError,
+    InvalidInputError,
     InvalidOutputError,
+    JoinTimeoutError,
     PoisonError,
     UpstreamFailedError,
     all_errors,
@@ -38,8 +40,11 @@ from agents.core.workflow import Workflow
 from streams import artifacts, dead_letters, hint
 from streams import envelope as envelopes
 from streams.allowance import RunAllowance, spent_before
-from streams.answers import Answers, Given, Outcome, why_upstream_failed
+from streams.answers import Answers, Given, Outcome, why_timed_out, why_upstream_failed
 from streams.envelope import Record, place
+from streams.join_records import JoinStateError, Key
+from streams.joining import Joining, JoinLog
+from streams.joins import Firing, records_of
 from streams.journal import JournalWriter
 from streams.kafka.publisher import Outbox, Outgoing, Publisher
 from streams.kafka.reader import Place
@@ -72,6 +77,7 @@ class AgentWorker:
         workflows: The application's workflows by name; those without the agent are ignored.
         topics: Topic names.
         restore: Reads what happened before, after an assignment.
+        joins: Reads what joins need.
         store: Reads artifacts.
         drain_seconds: What runs get to end when partitions go or the worker stops.
         instance: Names this worker in the journal, for people.
@@ -88,6 +94,7 @@ class AgentWorker:
         workflows: Mapping[str, Workflow],
         topics: Topics,
         restore: Restore,
+        joins: JoinLog,
         store: ArtifactStore,
         drain_seconds: float,
         instance: str = "",
@@ -130,8 +137,22 @@ class AgentWorker:
             workflows=workflows,
             topics=topics,
             past=self._past,
-            holds=self.runtime.holds,
         )
+        self._joining = Joining(
+            agent=agent.name,
+            source=joins,
+            outbox=lambda partition, acknowledged: self._publisher.outbox(
+                topics.joins(agent.name), partition, acknowledged, self._publish_failed
+            ),
+            fire=self._fire,
+            acknowledge=self.runtime.acknowledge,
+            clock=lambda: int(self._wall_clock().timestamp() * 1000),
+        )
+        self._join_log = joins
+        self._firing: set[tuple[int, Key]] = set()
+        self._beginning: set[asyncio.Task[None]] = set()
+        self._joined: dict[int, Work] = {}
+        self._stuck: dict[int, str] = {}
         self._journal = JournalWriter(
             agent=agent.name,
             source=f"/callboard/{app}/{agent.name}",
@@ -162,16 +183,13 @@ class AgentWorker:
         offers = []
         for topic, number in Counter(record.topic for record in records).items():
             self._count_record[topic].inc(number)
+        if self.router.joins:
+            self._joining.note(records)
         for record in records:
             work = self._with_care(self.router.meaning_of(record))
-            if isinstance(work, Part):
-                number = self._number(record)
-                work.number = self.runtime.hold(number, epoch, record.offset, work)
-            else:
-                offers.append(self._offer(work, epoch))
-        if offers:
-            self.runtime.offer(offers)
-            await self.runtime.room()
+            offers.append(self._offer(work, epoch))
+        self.runtime.offer(offers)
+        await self.runtime.room()
 
     async def _knows_past_of(self, records: Sequence[Record], epoch: int) -> bool:
         """Read the past of partitions that is not known yet; false if they were lost meanwhile."""
@@ -196,7 +214,8 @@ class AgentWorker:
         if isinstance(work, Work) and work.kind == "run":
             record = work.record
             known = self._hints[record.topic, record.partition]
-            if record.offset < known.until and hint.careful(known):
+            # A join's run has no offset of its own, so nobody knows how far it got.
+            if (record.offset < known.until or work.parts) and hint.careful(known):
                 work.careful = True
                 if hint.isolates(known) and work.history is not None and work.history.begun:
                     work.kind = "poison"
@@ -247,7 +266,10 @@ class AgentWorker:
         }
         metrics.counter("rebalances", self.agent.name).inc()
         self.runtime.assign([self._assignment(p, epoch) for p in positions])
-        self.router.assign({(p.topic, p.partition) for p in positions if p.adopt})
+        self._joined = {number: work for number, work in self._joined.items() if work.record.partition in kept}
+        self._stuck = {n: why for n, why in self._stuck.items() if n in kept}
+        if self.router.joins:
+            self._joining.assign({p.partition for p in positions}, kept)
 
     def _assignment(self, position: Position, epoch: int) -> Assignment:
         known = self._hints[position.topic, position.partition]
@@ -271,11 +293,16 @@ class AgentWorker:
         """Say why results do not get out, or nothing if they do."""
         problems = [(place, outbox.problem) for place, outbox in self._outboxes.items() if outbox.problem]
         problems += [((self._topics.journal(self.agent.name), n), why) for n, why in self._journal.problems()]
-        return "; ".join(f"{topic}/{n} is not published: {why}" for (topic, n), why in problems) or None
+        problems += [((self._topics.joins(self.agent.name), n), why) for n, why in self._joining.problems()]
+        said = [f"{topic}/{n} is not published: {why}" for (topic, n), why in problems]
+        return "; ".join([*said, *self._stuck.values()]) or None
 
     async def stop(self) -> None:
         """Drain, commit, and cancel what is left."""
         await self.on_revoked()
+        self._joining.close()
+        for beginning in self._beginning:
+            beginning.cancel()
         await self.runtime.close()
         for outbox in self._outboxes.values():
             outbox.close()
@@ -288,7 +315,10 @@ class AgentWorker:
         Raises:
             TryAgain: If it failed in a way that may pass.
         """
-        if not isinstance(work, Work) or work.kind == "skip":
+        if isinstance(work, Part):
+            await self._joining.ready(work.record.partition)
+            return None
+        if work.kind == "skip":
             return None
         if not (work.careful and work.kind == "run"):
             return await self._execute(work, number)
@@ -305,6 +335,8 @@ class AgentWorker:
                 result: AgentResult[Any] = AgentResult.failed(work.error)
             elif work.kind == "upstream_failed":
                 result = AgentResult.failed(UpstreamFailedError(why_upstream_failed(work)))
+            elif work.kind == "timed_out":
+                result = AgentResult.failed(JoinTimeoutError(why_timed_out(work)))
             else:
                 started = time.monotonic()
                 work.begun = work.begun or envelopes.now()
@@ -327,17 +359,22 @@ class AgentWorker:
             else outcome.error is not None and outcome.error.retryable
         )
         if raised is not None:
-            outcome.letters = self._letters(work, outcome, again=again)
+            reason = REASONS[work.kind]
+            if again:
+                reason = dead_letters.RETRIES_EXHAUSTED
+            elif isinstance(raised, InvalidInputError):
+                reason = dead_letters.INVALID
+            outcome.letters = self._letters(work, outcome, reason)
         if again:
             raise TryAgain(outcome, retry_after(raised) if raised is not None else None)
         return outcome
 
-    def _letters(self, work: Work, outcome: Outcome, *, again: bool) -> Sequence[dead_letters.Letter]:
+    def _letters(self, work: Work, outcome: Outcome, reason: str) -> Sequence[dead_letters.Letter]:
         parts = [part.record for part in work.parts.values()] if work.parts else [work.record]
         return dead_letters.write(
             parts,
             dead_letters.Failure(
-                reason=dead_letters.RETRIES_EXHAUSTED if again else REASONS[work.kind],
+                reason=reason,
                 error_type=outcome.error.type if outcome.error else "",
                 message=outcome.error.message if outcome.error else "",
                 attempts=work.attempts,
@@ -381,7 +418,9 @@ class AgentWorker:
         silent: list[int] = []
         results: list[tuple[int, Work, Outcome]] = []
         for number, work, outcome in done:
-            if outcome is None or isinstance(work, Part):
+            if isinstance(work, Part):
+                self._joining.take(number, work)
+            elif outcome is None:
                 silent.append(number)
             else:
                 if outcome.error is not None or work.usage.calls:
@@ -400,11 +439,21 @@ class AgentWorker:
         outgoing: dict[int, list[Outgoing]] = {}
         for number, work, outcome in results:
             record = work.record
+            if work.parts is not None:
+                self._joined[number] = work
             outgoing.setdefault(record.partition, []).append(
                 Outgoing(number, _key_of(record), outcome.value, outcome.headers)
             )
         for partition, records in outgoing.items():
-            self._outbox(self._results_topic, partition, self.runtime.acknowledge).put(records)
+            self._outbox(self._results_topic, partition, self._on_published).put(records)
+
+    def _on_published(self, numbers: Sequence[int]) -> None:
+        for number in numbers if self._joined else ():
+            if (work := self._joined.pop(number, None)) is not None:
+                partition, key = _join_of(work)
+                self._firing.discard((partition, key))
+                self._joining.finish(partition, key)
+        self.runtime.acknowledge(numbers)
 
     def _bury(self, number: int, work: Work, outcome: Outcome) -> None:
         """Publish the dead letters of a run, and when they are in the log, its result."""
@@ -435,7 +484,38 @@ class AgentWorker:
         """Drop what another member works on now, what is read again, or what came twice."""
         if reason == "duplicate":
             metrics.counter("skipped", self.agent.name, reason).inc()
-        self.router.forget(work)
+        if isinstance(work, Work) and work.parts is not None:
+            self._firing.discard(_join_of(work))  # whoever owns its state by now begins it again
+
+    # Joins that fire ----------------------------------------------------------------------------
+
+    def _fire(self, firing: Firing) -> None:
+        if (firing.partition, firing.key) in self._firing:
+            return  # it runs: its partition's state was read again, and only says so
+        self._firing.add((firing.partition, firing.key))
+        beginning = asyncio.get_running_loop().create_task(self._begin_join(firing, self._epoch))
+        self._beginning.add(beginning)
+        beginning.add_done_callback(self._beginning.discard)
+
+    async def _begin_join(self, firing: Firing, epoch: int) -> None:
+        try:
+            records = await records_of(firing, self._join_log.record)
+            known = await self._knows_past_of([*records.values()], epoch)
+        except JoinStateError as error:
+            # Its results topic was not kept. Said loudly and left as it is: made up, it could not be told.
+            log.error("a join cannot run", agent=self.agent.name, workflow_round=firing.key, reason=str(error))  # noqa: TRY400 (it is no fault of the program)
+            self._stuck[firing.partition] = str(error)
+            return
+        if epoch != self._epoch or not known:
+            self._firing.discard((firing.partition, firing.key))
+            return
+        work = self.router.work_of(firing, records)
+        if work.kind == "skip":
+            self._firing.discard((firing.partition, firing.key))
+            self._joining.finish(firing.partition, firing.key)
+        else:
+            self._with_care(work)
+            self.runtime.offer([self._offer(work, epoch)])
 
     # Offering -----------------------------------------------------------------------------------
 

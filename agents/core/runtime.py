@@ -423,19 +423,14 @@ class Runtime(Generic[W, R]):
         self._publish(turn, executed)
         if turn.commits:
             self._host.commit([partition for partition, _ in turn.commits])
-        for number, attempt, milliseconds in turn.retries:
-            self._results.pop(number, None)
-            self._host.retrying(self._work[number], attempt, milliseconds / 1000)
         loop = asyncio.get_running_loop()
         for number in turn.start:
             self._runs[number] = loop.create_task(self._run(number, self._work[number]))
         for number in turn.cancel:
             if (run := self._runs.get(number)) is not None:
                 run.cancel()
-        for ask in turn.granted:
-            self._answer(ask, None)
-        for ask, why in turn.refused:
-            self._answer(ask, why)
+        for ask, refused in (*((ask, None) for ask in turn.granted), *turn.refused):
+            self._answer(ask, refused)
         if turn.pause:
             self._host.pause(turn.pause)
         if turn.resume:
@@ -452,6 +447,9 @@ class Runtime(Generic[W, R]):
             answer.set_result(refused)
 
     def _publish(self, turn: Turn, executed: list[int]) -> None:
+        for number, attempt, milliseconds in turn.retries:
+            self._results.pop(number, None)
+            self._host.retrying(self._work[number], attempt, milliseconds / 1000)
         done: list[tuple[int, W, R]] = []
         for number, reason in turn.settled:
             if reason == EXPIRED:
