@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -13,6 +13,7 @@ from agents.core.errors import BudgetExceededError
 
 caps = st.none() | st.integers(min_value=0, max_value=10**12)
 budgets = st.builds(Budget.of, caps, caps, caps)
+steady = settings(deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 
 
 @pytest.mark.parametrize(
@@ -31,6 +32,7 @@ def test_a_budget_as_text(budget: Budget, text: str) -> None:
     assert Budget.parse(text) == budget
 
 
+@steady
 @given(budgets)
 def test_any_budget_survives_its_text(budget: Budget) -> None:
     assert Budget.parse(budget.format()) == budget
@@ -84,6 +86,7 @@ def test_money_is_exact() -> None:
     assert Budget.of(None, None, 1).format() == "usd=0.000001"
 
 
+@steady
 @given(budgets, st.integers(min_value=1, max_value=7))
 def test_shares_add_up_to_the_whole(budget: Budget, shares: int) -> None:
     parts = budget.split(shares)
@@ -106,6 +109,7 @@ def test_what_is_left_is_never_below_zero() -> None:
     assert Budget(usd="0.5").minus(Spent(1, 1, 1)) == Budget(usd="0.5")  # nobody knows the price
 
 
+@steady
 @given(budgets, budgets)
 def test_the_stricter_of_two(one: Budget, other: Budget) -> None:
     assert one.within(other) == other.within(one)

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 import pytest
 import structlog
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
@@ -610,7 +610,7 @@ def check_log(log: list[Written]) -> None:
         last[written.key] = written
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 @given(
     program=PROGRAMS,
     crashes=st.lists(st.integers(min_value=0, max_value=25), max_size=4),
