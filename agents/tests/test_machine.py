@@ -2,17 +2,18 @@
 
 import ast
 import inspect
+import random
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from agents import _rust
 from agents._rust import AgentRuntime, Turn
-from agents.tests.naive_machine import Held, NaiveMachine, Offered
+from agents.tests.naive_machine import Budget, Held, NaiveMachine, Offered, decode, encode
 
 ANSWERS = (
     "start",
@@ -26,7 +27,7 @@ ANSWERS = (
     "resume",
     "wake_at",
 )
-FIRST = [(0, 1, 0, False)]
+FIRST = [(0, 1, 0, False, None, 0)]
 
 
 def machine(**limits: Any) -> AgentRuntime:
@@ -37,7 +38,7 @@ def machine(**limits: Any) -> AgentRuntime:
 def offer(token: int, **differing: Any) -> Offered:
     """Give a record of partition 0 whose offset is its token."""
     fields = {"partition": 0, "epoch": 1, "offset": token, "lane": None, "deadline": None, "nbytes": 10}
-    fields |= {"covers": ()} | differing
+    fields |= {"identity": None, "timestamp": 0, "budget": None, "covers": ()} | differing
     return (token, *fields.values())  # type: ignore[return-value]
 
 
@@ -98,7 +99,7 @@ def test_adopted_partitions_go_on_where_they_were() -> None:
     check(runtime.turn(2, offered=[offer(3)]), settled=[(3, "stale")])
     again = [offer(10 + offset, epoch=2, offset=offset) for offset in range(4)]
     known = [(10, "redelivered"), (11, "redelivered"), (12, "redelivered")]
-    turn = runtime.turn(3, assigned=[(0, 2, 0, True)], offered=again)
+    turn = runtime.turn(3, assigned=[(0, 2, 0, True, None, 0)], offered=again)
     check(turn, start=[2], settled=known, commits=[(0, 0)])
     check(runtime.turn(4, executed=[0], acknowledged=[0]), start=[13], commits=[(0, 2)])
 
@@ -108,7 +109,7 @@ def test_a_commit_lost_in_a_rebalance_is_told_again() -> None:
     runtime.turn(0, assigned=FIRST, offered=[offer(0)])
     check(runtime.turn(1, executed=[0], acknowledged=[0], revoked=True), commits=[(0, 1)])
     redelivered = [offer(7, epoch=2, offset=0)]
-    turn = runtime.turn(2, assigned=[(0, 2, 0, True)], offered=redelivered)
+    turn = runtime.turn(2, assigned=[(0, 2, 0, True, None, 0)], offered=redelivered)
     check(turn, settled=[(7, "redelivered")], commits=[(0, 1)])
 
 
@@ -117,7 +118,9 @@ def test_lost_partitions_are_fenced() -> None:
     records = [offer(0, lane=b"a"), offer(1), offer(2)]
     check(runtime.turn(0, assigned=FIRST, offered=records, held=[(3, 0, 1, 3)]), start=[0, 1])
     check(runtime.turn(1, executed=[1]), start=[2])
-    turn = runtime.turn(2, assigned=[(0, 2, 0, False)], offered=[offer(4, epoch=2, offset=0, lane=b"a")])
+    turn = runtime.turn(
+        2, assigned=[(0, 2, 0, False, None, 0)], offered=[offer(4, epoch=2, offset=0, lane=b"a")]
+    )
     check(turn, cancel=[0, 2], settled=[(1, "fenced"), (3, "fenced")])
     check(runtime.turn(3, executed=[2], acknowledged=[1, 2]), settled=[(2, "fenced")])
     # 4 has the key of 0, whose task still winds down.
@@ -147,7 +150,7 @@ def test_a_partition_pauses_above_its_limit_and_resumes_at_half() -> None:
 
 def test_a_flood_pauses_every_partition_that_has_something_queued() -> None:
     runtime = machine(slots=1, max_queued_bytes=10)
-    assigned = [(number, 1, 0, False) for number in range(6)]
+    assigned = [(number, 1, 0, False, None, 0) for number in range(6)]
     records = [offer(number, partition=number, offset=0, nbytes=10) for number in range(6)]
     check(runtime.turn(0, assigned=assigned, offered=records), start=[0], pause=[1, 2, 3, 4, 5])
 
@@ -156,7 +159,7 @@ def test_pauses_are_issued_anew_after_a_rebalance() -> None:
     runtime = machine(slots=1, max_queued_records=1)
     check(runtime.turn(0, assigned=FIRST, offered=[offer(n) for n in range(3)]), start=[0], pause=[0])
     check(runtime.turn(1, revoked=True, executed=[0]))
-    check(runtime.turn(2, assigned=[(0, 2, 0, True)]), start=[1])
+    check(runtime.turn(2, assigned=[(0, 2, 0, True, None, 0)]), start=[1])
     more = [offer(n, epoch=2) for n in (3, 4)]
     check(runtime.turn(3, offered=more), pause=[0])
 
@@ -231,29 +234,172 @@ def test_the_stub_and_the_extension_agree() -> None:
     assert real == written
 
 
+def test_a_failed_run_is_tried_again_then_exhausted() -> None:
+    runtime = machine(retries=1, backoff_ms=0)
+    check(runtime.turn(0, assigned=FIRST, offered=[offer(0, lane=b"a"), offer(1, lane=b"a")]), start=[0])
+    check(runtime.turn(1, failed=[(0, 40)]), retries=[(0, 1, 40)], wake_at=41)
+    assert (runtime.in_flight(), runtime.queued(), runtime.stats()["retrying"]) == (0, 1, 1)
+    check(runtime.turn(41), start=[0])
+    check(runtime.turn(42, failed=[(0, None)]), settled=[(0, "exhausted")])
+    check(runtime.turn(43, acknowledged=[0]), start=[1], commits=[(0, 1)])
+
+
+def test_the_jitter_is_full_and_chosen_by_the_seed() -> None:
+    def delays(seed: int) -> list[int]:
+        runtime = machine(slots=200, retries=5, backoff_ms=100, max_backoff_ms=300, seed=seed)
+        runtime.turn(0, assigned=FIRST, offered=[offer(n) for n in range(200)])
+        turn = runtime.turn(0, failed=[(n, None) for n in range(200)])
+        return [delay for _, _, delay in turn.retries]
+
+    assert delays(1) == delays(1) != delays(2)
+    assert min(delays(1)) < 10
+    assert 90 < max(delays(1)) <= 100
+
+
+def test_done_offsets_survive_a_restart() -> None:
+    runtime = machine(slots=4)
+    runtime.turn(0, assigned=FIRST, offered=[offer(n) for n in range(4)])
+    check(runtime.turn(1, executed=[1, 3], acknowledged=[1, 3]), commits=[(0, 0)])
+    offset, reach, done = runtime.commit_of(0)
+    assert (offset, reach, decode(done, 0)) == (0, 4, [1, 3])
+    restarted = machine(slots=4)
+    known = [(1, "redelivered"), (3, "redelivered")]
+    turn = restarted.turn(0, assigned=[(0, 1, 0, False, done, 0)], offered=[offer(n) for n in range(4)])
+    check(turn, start=[0, 2], settled=known)
+    check(restarted.turn(1, executed=[0, 2], acknowledged=[0, 2]), commits=[(0, 4)])
+
+
+def test_a_partition_that_is_not_ours_has_no_commit() -> None:
+    with pytest.raises(ValueError, match="partition 4 is not assigned"):
+        machine().commit_of(4)
+
+
+@given(st.sets(st.integers(0, 300)), st.integers(0, 2**40), st.integers(1, 60))
+@settings(derandomize=True, database=None)
+def test_a_done_set_is_read_as_it_was_written_and_cut_at_its_limit(
+    done: set[int], position: int, most: int
+) -> None:
+    offsets = {position + it for it in done}
+    encoded = encode(offsets, position, 4_096)
+    for limit in (4_096, most):
+        runtime = machine(max_done_bytes=limit)
+        runtime.turn(0, assigned=[(0, 1, position, False, encoded, 0)])
+        assert runtime.commit_of(0) == (position, position, encode(offsets, position, limit))
+        assert runtime.stats()["done_above_base"] == len(offsets)
+
+
+@given(
+    st.binary(max_size=40) | st.binary(max_size=40).map(lambda it: b"\x02" + it), st.integers(0, 2**64 - 1)
+)
+@settings(derandomize=True, database=None, max_examples=300)
+def test_what_is_no_done_set_tells_nothing(garbage: bytes, position: int) -> None:
+    runtime = machine()
+    runtime.turn(0, assigned=[(0, 1, position, False, garbage, 0)])
+    assert runtime.commit_of(0)[2] in (b"", garbage)  # one encoding of each set, and all or nothing
+
+
+@pytest.mark.parametrize("seed", range(25))
+def test_no_number_makes_the_machine_panic(seed: int) -> None:
+    """Numbers at all edges: an exception with a cure, or a turn, and never anything else."""
+    dice = random.Random(seed)  # noqa: S311 (no secret)
+    edges = [0, 1, 2, 2**31, 2**32 - 1, 2**32, 2**62, 2**63 - 1, 2**63, 2**64 - 1, 2**64, -1, -(2**63)]
+
+    def number() -> int:
+        return dice.choice(edges if dice.random() < 0.3 else edges[:3])
+
+    def maybe() -> int | None:
+        return dice.choice([None, number()])
+
+    limits = {name: dice.choice([1, 2, 3]) for name in inspect.signature(AgentRuntime).parameters}
+    runtime = AgentRuntime(**limits | {"seed": 2**64 - 1})
+    now, turns, token = -(2**63), 0, 0
+    running: list[int] = []
+    asks: list[int] = []
+    for _ in range(500):
+        now = min(2**63 - 1, now + dice.choice([0, 1, 1, 1, 1_000, 2**40, 2**55]))
+        token += 3
+        arguments: dict[str, Any] = {
+            "executed": [it for it in running if dice.random() < 0.3],
+            "failed": [(it, maybe()) for it in running if dice.random() < 0.3],
+            "acknowledged": [dice.randrange(token) for _ in range(9)],
+            "asked": [(token + at, it, number(), number()) for at, it in enumerate(running[:3])],
+            "spent": [(it, number(), number()) for it in asks],
+            "offered": [
+                (
+                    token + at,
+                    dice.randrange(2),
+                    turns and 1,
+                    dice.choice([None, dice.randrange(99), 2**64 - 2, 2**64 - 1]),
+                    dice.choice([None, b"", b"a"]),
+                    dice.choice([None, now, now + 1, 2**63 - 1, -(2**63)]),
+                    dice.choice([0, 2**32 - 1]),
+                    dice.choice([None, b"", b"x"]),
+                    dice.choice([0, 2**63 - 1, -(2**63)]),
+                    dice.choice([None, (maybe(), maybe(), maybe())]),
+                )
+                for at in range(3)
+            ],
+            "seen": [(dice.randrange(2), number(), b"x", dice.choice([0, -(2**63)]))],
+            "revoked": dice.random() < 0.05,
+        }
+        if not turns or dice.random() < 0.05:
+            done = dice.choice([None, b"\x01\x06", b"\x02\x01" + b"\xff" * 9 + b"\x01", b"\x02\x01\xff"])
+            arguments["assigned"] = [(it, 1, number(), dice.random() < 0.5, done, number()) for it in (0, 1)]
+        try:
+            turn = runtime.turn(now, **arguments)
+        except ValueError:
+            continue
+        turns += 1
+        running = [*turn.start, *(it for it in running if dice.random() < 0.9)]
+        asks = turn.granted
+        runtime.stats()
+        runtime.in_flight()
+        runtime.commit_of(0)
+    assert turns > 50
+
+
 class AgainstTheTwin(RuleBasedStateMachine):
     """Random histories: machine and twin must make equal turns, in the same order in every list."""
 
     @initialize(
         slots=st.integers(1, 3),
-        records=st.integers(1, 4),
-        nbytes=st.integers(1, 40),
+        queue=st.tuples(st.integers(1, 4), st.integers(1, 40)),
         timeout=st.sampled_from([None, 5, 20]),
+        retries=st.tuples(st.integers(0, 2), st.sampled_from([1, 4]), st.integers(1, 2), st.integers(0, 5)),
+        dedupe=st.tuples(st.sampled_from([0, 3, 3, 50]), st.sampled_from([4, 100])),
+        rates=st.tuples(st.sampled_from([None, 600, 30_000]), st.sampled_from([None, 7, 60_000])),
+        max_done_bytes=st.sampled_from([1, 3, 4, 5, 2_600]),
     )
-    def begin(self, slots: int, records: int, nbytes: int, timeout: int | None) -> None:
-        limits: dict[str, Any] = {"slots": slots, "timeout_ms": timeout}
-        limits |= {"max_queued_records": records, "max_queued_bytes": nbytes}
+    def begin(  # noqa: PLR0913, PLR0917 (one argument per kind of limit)
+        self,
+        slots: int,
+        queue: tuple[int, int],
+        timeout: int | None,
+        retries: tuple[int, int, int, int],
+        dedupe: tuple[int, int],
+        rates: tuple[int | None, int | None],
+        max_done_bytes: int,
+    ) -> None:
+        limits: dict[str, Any] = {"slots": slots, "timeout_ms": timeout, "max_done_bytes": max_done_bytes}
+        limits |= dict(zip(("max_queued_records", "max_queued_bytes"), queue, strict=True))
+        limits |= dict(zip(("retries", "backoff_ms", "retry_budget", "seed"), retries, strict=True))
+        limits |= dict(zip(("dedupe_records", "dedupe_ms"), dedupe, strict=True))
+        limits |= dict(zip(("calls_per_minute", "tokens_per_minute"), rates, strict=True))
+        limits |= {"max_backoff_ms": 6}
         self.machine, self.twin = AgentRuntime(**limits), NaiveMachine(**limits)
-        self.now, self.token, self.epoch = 0, 0, 1
+        self.now, self.token, self.epoch, self.ask = 0, 0, 1, 0
         self.read = {0: 0, 1: 0, 2: 0}  # what the consumer reads next, by partition
-        self.turn(assigned=[(number, 1, 0, False) for number in self.read])
+        self.turn(assigned=[(number, 1, 0, False, None, 0) for number in self.read])
 
     def turn(self, **arguments: Any) -> None:
         ours, theirs = self.machine.turn(self.now, **arguments), self.twin.turn(self.now, **arguments)
         check(ours, **vars(theirs))
         assert self.machine.stats() == self.twin.stats()
         assert self.machine.in_flight() == self.twin.in_flight()
+        for number in self.twin.partitions:
+            assert self.machine.commit_of(number) == self.twin.commit_of(number)
         assert not set(ours.pause) & set(ours.resume)
+        assert ours.wake_at is None or ours.wake_at > self.now
 
     def place(self, number: int, skip: int, age: int) -> Held:
         """Name the next record of a partition; sometimes after a gap, out of order, or stale."""
@@ -268,18 +414,37 @@ class AgainstTheTwin(RuleBasedStateMachine):
     partitions = st.integers(0, 2)
     skips = st.sampled_from([0, 0, 0, 0, 0, 0, 1, -1, -3])
     ages = st.sampled_from([0] * 15 + [1])
+    identities = st.sampled_from([None, b"x", b"y"])
+    times = st.integers(0, 9)
 
     @rule(
-        places=st.lists(st.tuples(partitions, skips, ages), min_size=1, max_size=4),
+        places=st.lists(st.tuples(partitions, skips, ages, identities, times), min_size=1, max_size=4),
         lane=st.sampled_from([None, b"a", b"b"]),
         wait=st.sampled_from([None, None, -1, 0, 3, 12]),
         nbytes=st.integers(0, 30),
+        budget=st.sampled_from([None, None, (2, None, None), (None, 50, None), (None, None, 5)]),
     )
     def offer(
-        self, places: list[tuple[int, int, int]], lane: bytes | None, wait: int | None, nbytes: int
+        self,
+        places: list[tuple[int, int, int, bytes | None, int]],
+        lane: bytes | None,
+        wait: int | None,
+        nbytes: int,
+        budget: Budget | None,
     ) -> None:
         deadline = None if wait is None else self.now + wait
-        self.turn(offered=[(*self.place(*place), lane, deadline, nbytes, ()) for place in places])
+        self.turn(
+            offered=[
+                (*self.place(*place), lane, deadline, nbytes, identity, time, budget, ())
+                for *place, identity, time in places
+            ]
+        )
+
+    @rule(number=partitions, lane=st.sampled_from([None, b"a"]), age=ages)
+    def offer_without_record(self, number: int, lane: bytes | None, age: int) -> None:
+        self.token += 1
+        place = (self.token, number, max(0, self.epoch - age), None)
+        self.turn(offered=[(*place, lane, None, 7, b"x", 0, None, ())])
 
     @rule(place=st.tuples(partitions, skips, ages))
     def hold(self, place: tuple[int, int, int]) -> None:
@@ -290,7 +455,7 @@ class AgainstTheTwin(RuleBasedStateMachine):
         held = self.place(*place)
         parts = [*self.tokens("held"), held[0], self.token + 5]
         covers = tuple(data.draw(st.lists(st.sampled_from(parts), min_size=1, max_size=2)))
-        firing = (*self.place(place[0], 0, 0), b"a", None, 5, covers)
+        firing = (*self.place(place[0], 0, 0), b"a", None, 5, None, 0, None, covers)
         self.turn(held=[held], offered=[firing])
 
     @rule(after=st.sampled_from([0, 1, 5, 20]), data=st.data())
@@ -303,6 +468,23 @@ class AgainstTheTwin(RuleBasedStateMachine):
         acknowledged = data.draw(st.lists(st.sampled_from(ended) if ended else any_token, max_size=4))
         self.turn(executed=executed, acknowledged=acknowledged)
 
+    @rule(data=st.data(), retry_after=st.sampled_from([None, None, 0, 3, 30]))
+    def fail(self, data: st.DataObject, retry_after: int | None) -> None:
+        executing = [*self.tokens("executing", "fenced"), self.token + 1]
+        tokens = data.draw(st.lists(st.sampled_from(executing), max_size=2))
+        self.turn(failed=[(token, retry_after) for token in tokens])
+
+    @rule(data=st.data(), tokens=st.integers(0, 40), money=st.integers(0, 4), calls=st.integers(1, 3))
+    def call(self, data: st.DataObject, tokens: int, money: int, calls: int) -> None:
+        run = data.draw(st.sampled_from([*self.tokens("executing", "fenced", "backoff"), 0]))
+        first, self.ask = self.ask, self.ask + calls
+        self.turn(asked=[(ask, run, tokens, money) for ask in range(first, self.ask)])
+
+    @rule(data=st.data(), tokens=st.integers(0, 60), money=st.integers(0, 4))
+    def settle(self, data: st.DataObject, tokens: int, money: int) -> None:
+        ask = data.draw(st.sampled_from([*(it.ask for it in self.twin.asks), self.ask]))
+        self.turn(spent=[(ask, tokens, money)])
+
     @rule(after=st.integers(0, 20))
     def wait(self, after: int) -> None:
         self.now += after
@@ -314,25 +496,41 @@ class AgainstTheTwin(RuleBasedStateMachine):
 
     @rule(
         assigned=st.lists(
-            st.tuples(partitions, st.booleans(), st.sampled_from([0, 0, 0, -1, 2])),
+            st.tuples(
+                partitions, st.booleans(), st.sampled_from([0, 0, 0, -1, 2]), st.sampled_from([0, 0, 3])
+            ),
             unique_by=lambda it: it[0],
         ),
         revoked=st.booleans(),
+        events=st.lists(st.tuples(partitions, st.integers(1, 4), identities, times), max_size=3),
     )
-    def assign(self, assigned: list[tuple[int, bool, int]], *, revoked: bool) -> None:
+    def assign(
+        self,
+        assigned: list[tuple[int, bool, int, int]],
+        *,
+        revoked: bool,
+        events: list[tuple[int, int, bytes | None, int]],
+    ) -> None:
         self.epoch += 1
         complete = []
-        for number, adopt, drift in assigned:
+        for number, adopt, drift, careful in assigned:
             known = self.twin.partitions.get(number)
-            self.read[number] = max(0, (known.told if known else self.read[number]) + drift)
-            complete.append((number, self.epoch, self.read[number], adopt))
-        self.turn(assigned=complete, revoked=revoked)
+            committed, _, done = self.twin.commit_of(number) if known else (self.read[number], 0, None)
+            self.read[number] = position = max(0, committed + drift)
+            careful_until = position + careful if careful else 0
+            complete.append((number, self.epoch, position, adopt, done, careful_until))
+        seen = [
+            (number, self.read[number] - back, identity, time)
+            for number, back, identity, time in events
+            if identity is not None and back <= self.read[number]
+        ]
+        self.turn(assigned=complete, revoked=revoked, seen=seen)
 
 
 TestAgainstTheTwin = AgainstTheTwin.TestCase
 TestAgainstTheTwin.settings = settings(
-    max_examples=80,
-    stateful_step_count=40,
+    max_examples=120,
+    stateful_step_count=50,
     deadline=None,
     derandomize=True,
     database=None,

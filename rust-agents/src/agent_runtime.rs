@@ -581,13 +581,11 @@ impl AgentRuntime {
         record.state = State::Unacknowledged;
         self.unacknowledged += 1;
         turn.settled.push((token, Reason::Expired));
-        let (partition, offset, nbytes) = (record.partition, record.offset, record.nbytes);
         if queued {
-            self.dequeue(partition, nbytes);
-            if let Some(partition) = self.assignment.touch(partition)
-                && offset.is_some()
-            {
-                partition.active += 1;
+            self.admission.backlog.subtract(record.nbytes);
+            if let Some(partition) = self.assignment.touch(record.partition) {
+                partition.backlog.subtract(record.nbytes);
+                partition.activate(record);
             }
         }
     }
@@ -601,9 +599,6 @@ impl AgentRuntime {
         self.admission.backlog.add(record.nbytes);
         if let Some(partition) = self.assignment.touch(record.partition) {
             partition.backlog.add(record.nbytes);
-            if record.offset.is_some() {
-                partition.active -= 1;
-            }
         }
         self.make_ready(token);
     }
@@ -629,12 +624,12 @@ impl AgentRuntime {
                 continue;
             }
             if let Some(partition) = self.assignment.touch(record.partition) {
-                if !partition.may_start(record.offset) {
+                if !partition.may_start(record) {
                     partition.parked.push((place, token));
                     continue;
                 }
                 partition.backlog.subtract(record.nbytes);
-                partition.start(record.offset);
+                partition.start(record);
             }
             self.admission.backlog.subtract(record.nbytes);
             if let Some(deadline) = record.deadline {
@@ -775,14 +770,6 @@ impl AgentRuntime {
         record.state = State::Ready { place: self.admission.line_up(token) };
         if let Some(deadline) = record.deadline {
             self.start_by.arm(deadline, token);
-        }
-    }
-
-    /// Takes a record out of what is queued.
-    fn dequeue(&mut self, partition: u32, nbytes: u32) {
-        self.admission.backlog.subtract(nbytes);
-        if let Some(partition) = self.assignment.touch(partition) {
-            partition.backlog.subtract(nbytes);
         }
     }
 

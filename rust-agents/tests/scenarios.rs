@@ -10,7 +10,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use _rust::{
-    AgentRuntime, Assigned, Hold, Input, Lane, Limits, Misuse, Offer, Place, Reason, Turn,
+    AgentRuntime, Amount, Ask, Assigned, Budget, Commit, Failure, Hold, Identity, Input, Lane,
+    Limits, Misuse, Offer, Place, Reason, Refusal, Seen, Spent, Turn,
 };
 
 fn limits() -> Limits {
@@ -52,6 +53,15 @@ fn offered(offers: impl IntoIterator<Item = Offer>) -> Input {
 
 fn done(tokens: &[u64]) -> Input {
     Input { executed: tokens.to_vec(), acknowledged: tokens.to_vec(), ..Input::default() }
+}
+
+fn failed(token: u64, retry_after: Option<u64>) -> Input {
+    Input { failed: vec![Failure { token, retry_after }], ..Input::default() }
+}
+
+/// A call that run 0 wants to make.
+fn ask(ask: u64, tokens: u64) -> Ask {
+    Ask { ask, token: 0, price: Amount { tokens, micro_usd: 0 } }
 }
 
 /// One turn, compared as a whole.
@@ -385,4 +395,249 @@ fn slots_stay_busy_while_a_partition_is_blocked_by_its_first_record() {
     }
     let share = busy * 100 / (slots * u64::try_from(now).expect("positive"));
     assert!(share >= 95, "slots were busy {share} % of the time");
+}
+
+#[test]
+fn a_failed_run_waits_in_its_lane_without_a_slot() {
+    let mut runtime = machine(Limits { slots: 1, retries: 1, backoff_ms: 0, ..limits() });
+    let records = [offer(0, "a"), offer(1, "a"), offer(2, "b")];
+    check(&mut runtime, 1, offered(records), Turn { start: vec![0], ..Turn::default() });
+    check(
+        &mut runtime,
+        2,
+        failed(0, Some(50)),
+        Turn { start: vec![2], retries: vec![(0, 1, 50)], wake_at: Some(52), ..Turn::default() },
+    );
+    check(
+        &mut runtime,
+        3,
+        done(&[2]),
+        Turn { commits: vec![(0, 0)], wake_at: Some(52), ..Turn::default() },
+    );
+    assert_eq!((runtime.in_flight(), runtime.stats().retrying), (0, 1));
+    check(&mut runtime, 52, Input::default(), Turn { start: vec![0], ..Turn::default() });
+    // For the last time: it is published like an expired one, and only then its lane moves on.
+    let exhausted = Turn { settled: vec![(0, Reason::Exhausted)], ..Turn::default() };
+    check(&mut runtime, 60, failed(0, None), exhausted);
+    let published = Input { acknowledged: vec![0], ..Input::default() };
+    let next = Turn { start: vec![1], commits: vec![(0, 1)], ..Turn::default() };
+    check(&mut runtime, 61, published, next);
+}
+
+#[test]
+fn a_retry_that_would_be_too_late_expires_at_once() {
+    let mut runtime = machine(Limits { retries: 9, ..limits() });
+    let record = Offer { deadline: Some(100), ..offer(0, "") };
+    let start = Turn { start: vec![0], wake_at: Some(100), ..Turn::default() };
+    check(&mut runtime, 1, offered([record]), start);
+    let expired = Turn { settled: vec![(0, Reason::Expired)], ..Turn::default() };
+    check(&mut runtime, 2, failed(0, Some(98)), expired);
+}
+
+#[test]
+fn the_retry_budget_delays_and_never_refuses() {
+    let limits = Limits { slots: 9, retries: 9, backoff_ms: 0, retry_budget: 1, ..limits() };
+    let mut runtime = machine(limits);
+    let start = Turn { start: vec![0, 1, 2], ..Turn::default() };
+    check(&mut runtime, 1, offered((0..3).map(|it| offer(it, ""))), start);
+    let failures = [0, 1, 2].map(|token| Failure { token, retry_after: None }).to_vec();
+    let turn = runtime.turn(2, Input { failed: failures, ..Input::default() }).expect("no misuse");
+    assert_eq!((turn.start, turn.wake_at), (vec![0], Some(1_002)));
+    let turn = runtime.turn(1_002, Input::default()).expect("no misuse");
+    assert_eq!((turn.start, turn.wake_at), (vec![1], Some(2_002)));
+    // A success brings the next one forward by a fifth of a second.
+    let turn = runtime.turn(1_002, Input { executed: vec![1], ..Input::default() });
+    assert_eq!(turn.expect("no misuse").wake_at, Some(1_802));
+}
+
+#[test]
+fn nothing_is_retried_while_suspended_and_a_lost_retry_is_fenced() {
+    let mut runtime = machine(Limits { retries: 9, backoff_ms: 0, ..limits() });
+    let start = Turn { start: vec![0, 1], ..Turn::default() };
+    check(&mut runtime, 1, offered([offer(0, "a"), offer(1, "b"), offer(2, "a")]), start);
+    let suspends = Input { revoked: true, ..failed(0, Some(5)) };
+    check(&mut runtime, 2, suspends, Turn { retries: vec![(0, 1, 5)], ..Turn::default() });
+    check(&mut runtime, 50, Input::default(), Turn::default());
+    let lost = Input { assigned: Some(vec![]), ..Input::default() };
+    check(
+        &mut runtime,
+        51,
+        lost,
+        Turn {
+            cancel: vec![1],
+            settled: vec![(0, Reason::Fenced), (2, Reason::Fenced)],
+            ..Turn::default()
+        },
+    );
+    assert_eq!((runtime.stats().retrying, runtime.in_flight()), (0, 1));
+}
+
+#[test]
+fn a_repeated_identity_is_done_at_once_and_only_in_its_own_partition() {
+    let mut runtime = machine(Limits { slots: 9, dedupe_records: 5, dedupe_ms: 100, ..limits() });
+    let event = |token, timestamp| Offer {
+        identity: Some(Identity::of(b"order 7")),
+        timestamp,
+        ..offer(token, "")
+    };
+    let elsewhere =
+        Offer { place: Place { partition: 1, epoch: 1, offset: Some(0) }, ..event(9, 0) };
+    let both = [0, 1].map(|partition| Assigned { partition, epoch: 1, ..Assigned::default() });
+    let seen = Seen { partition: 0, offset: 9, identity: Identity::of(b"order 7"), timestamp: 0 };
+    check(
+        &mut runtime,
+        1,
+        Input {
+            assigned: Some(both.to_vec()),
+            seen: vec![seen],
+            ..offered([event(10, 100), elsewhere, event(11, 101), event(17, 101)])
+        },
+        // 11 repeats 10, which was itself a repetition; 17 is out of reach.
+        Turn {
+            start: vec![9, 17],
+            settled: vec![(10, Reason::Duplicate), (11, Reason::Duplicate)],
+            commits: vec![(0, 17)],
+            ..Turn::default()
+        },
+    );
+    assert_eq!(runtime.stats().duplicates, 2);
+}
+
+#[test]
+fn what_was_done_above_the_commit_is_skipped_after_a_restart() {
+    let mut runtime = machine(Limits { slots: 9, ..limits() });
+    let start = Turn { start: vec![0, 1, 2, 3, 4, 5], ..Turn::default() };
+    check(&mut runtime, 1, offered((0..6).map(|it| offer(it, ""))), start);
+    check(&mut runtime, 2, done(&[0, 2, 3, 5]), Turn { commits: vec![(0, 1)], ..Turn::default() });
+    let Commit { offset, reach, done: set } = runtime.commit_of(0).expect("it is ours");
+    assert_eq!((offset, reach, set.as_slice()), (1, 6, [1, 0b1_0110].as_slice()));
+
+    let mut restarted = AgentRuntime::new(limits()).expect("sane");
+    let assigned = Assigned { epoch: 1, position: 1, done: set.into(), ..Assigned::default() };
+    check(
+        &mut restarted,
+        1,
+        Input { assigned: Some(vec![assigned]), ..offered((1..6).map(|it| offer(it, ""))) },
+        Turn {
+            start: vec![1, 4],
+            settled: [2, 3, 5].map(|it| (it, Reason::Redelivered)).to_vec(),
+            ..Turn::default()
+        },
+    );
+    check(&mut restarted, 2, done(&[1, 4]), Turn { commits: vec![(0, 6)], ..Turn::default() });
+}
+
+#[test]
+fn a_done_set_that_is_nearly_full_stops_all_but_what_lets_it_shrink() {
+    let mut runtime =
+        machine(Limits { slots: 2, retries: 1, backoff_ms: 0, max_done_bytes: 4, ..limits() });
+    // A hole after every second one.
+    let records = [0, 2, 4, 6, 18, 20].map(|it| offer(it, ""));
+    let start = Turn { start: vec![0, 2], ..Turn::default() };
+    check(&mut runtime, 1, offered(records), start);
+    let told = vec![(0, 0)];
+    let next = |token| Turn { start: vec![token], commits: told.clone(), ..Turn::default() };
+    check(&mut runtime, 2, done(&[2]), next(4));
+    check(&mut runtime, 3, done(&[4]), next(6));
+    check(&mut runtime, 4, done(&[6]), next(18));
+    let full = Turn { pause: vec![0], commits: told.clone(), ..Turn::default() };
+    check(&mut runtime, 5, done(&[18]), full);
+    assert_eq!(runtime.stats().full_partitions, 1);
+    // The record everything waits for is tried again nevertheless.
+    let again = Turn { retries: vec![(0, 1, 7)], wake_at: Some(13), ..Turn::default() };
+    check(&mut runtime, 6, failed(0, Some(7)), again);
+    check(&mut runtime, 13, Input::default(), Turn { start: vec![0], ..Turn::default() });
+    check(
+        &mut runtime,
+        14,
+        done(&[0]),
+        Turn { start: vec![20], commits: vec![(0, 20)], resume: vec![0], ..Turn::default() },
+    );
+}
+
+#[test]
+fn what_may_have_killed_the_process_runs_alone() {
+    let mut runtime = AgentRuntime::new(Limits { slots: 9, ..limits() }).expect("sane");
+    let careful = Assigned { epoch: 1, careful_until: 2, ..Assigned::default() };
+    let firing = Offer { place: Place { partition: 0, epoch: 1, offset: None }, ..offer(7, "") };
+    let records = [offer(0, "a"), offer(1, "b"), offer(2, "c"), offer(3, "c"), firing];
+    let only = |token| Turn { start: vec![token], ..Turn::default() };
+    check(&mut runtime, 1, Input { assigned: Some(vec![careful]), ..offered(records) }, only(0));
+    // A run without an offset may be the one, too.
+    check(&mut runtime, 2, done(&[0]), Turn { commits: vec![(0, 1)], ..only(7) });
+    check(&mut runtime, 3, done(&[7]), only(1));
+    check(&mut runtime, 4, done(&[1]), Turn { commits: vec![(0, 2)], ..only(2) });
+}
+
+#[test]
+fn a_run_without_a_record_commits_nothing_and_is_lost_with_its_partition() {
+    let mut runtime = machine(limits());
+    let firing =
+        |token| Offer { place: Place { partition: 0, epoch: 1, offset: None }, ..offer(token, "") };
+    let start = Turn { start: vec![5, 6], ..Turn::default() };
+    check(&mut runtime, 1, offered([firing(5), firing(6)]), start);
+    check(&mut runtime, 2, done(&[5]), Turn::default());
+    let lost = Input { assigned: Some(vec![]), ..Input::default() };
+    check(&mut runtime, 3, lost, Turn { cancel: vec![6], ..Turn::default() });
+    let ended = Turn { settled: vec![(6, Reason::Fenced)], ..Turn::default() };
+    check(&mut runtime, 4, done(&[6]), ended);
+}
+
+#[test]
+fn a_budget_is_for_all_calls_at_once_and_all_attempts_together() {
+    let mut runtime = machine(Limits { retries: 1, backoff_ms: 0, ..limits() });
+    let budget = Budget { tokens: Some(100), ..Budget::default() };
+    let record = Offer { budget, ..offer(0, "") };
+    check(&mut runtime, 1, offered([record]), Turn { start: vec![0], ..Turn::default() });
+    let asked = Input { asked: vec![ask(1, 60), ask(2, 60)], ..Input::default() };
+    let answers = Turn { granted: vec![1], refused: vec![(2, Refusal::Tokens)], ..Turn::default() };
+    check(&mut runtime, 2, asked, answers);
+    let spent = vec![Spent { ask: 1, price: Amount { tokens: 30, micro_usd: 0 } }];
+    let asked = Input { spent, asked: vec![ask(3, 60)], ..Input::default() };
+    check(&mut runtime, 3, asked, Turn { granted: vec![3], ..Turn::default() });
+    // Nobody says what call 3 took, so it stays booked.
+    let again = Turn { start: vec![0], retries: vec![(0, 1, 0)], ..Turn::default() };
+    check(&mut runtime, 4, failed(0, None), again);
+    let asked = Input { asked: vec![ask(4, 11), ask(5, 10)], ..Input::default() };
+    let answers = Turn { granted: vec![5], refused: vec![(4, Refusal::Tokens)], ..Turn::default() };
+    check(&mut runtime, 5, asked, answers);
+}
+
+#[test]
+fn calls_wait_for_the_rate_and_are_answered_when_their_run_ends() {
+    let mut runtime =
+        machine(Limits { calls_per_minute: Some(60), timeout_ms: Some(500), ..limits() });
+    let start = Turn { start: vec![0], wake_at: Some(501), ..Turn::default() };
+    check(&mut runtime, 1, offered([offer(0, "")]), start);
+    let asked = Input { asked: (1..=8).map(|it| ask(it, 5)).collect(), ..Input::default() };
+    // Six, which is a tenth of a minute's, at once; then one per second.
+    let granted = Turn { granted: vec![1, 2, 3, 4, 5, 6], wake_at: Some(501), ..Turn::default() };
+    check(&mut runtime, 2, asked, granted);
+    check(
+        &mut runtime,
+        501,
+        Input::default(),
+        Turn {
+            cancel: vec![0],
+            refused: vec![(7, Refusal::Ended), (8, Refusal::Ended)],
+            ..Turn::default()
+        },
+    );
+}
+
+/// A minute of asking as often as possible: at most 1.1 times the rate gets through.
+#[test]
+fn no_minute_sees_more_than_the_rate_and_a_tenth() {
+    let mut runtime =
+        machine(Limits { calls_per_minute: Some(50), tokens_per_minute: Some(1_000), ..limits() });
+    let start = Turn { start: vec![0], ..Turn::default() };
+    check(&mut runtime, 0, offered([offer(0, "")]), start);
+    let asked = (0..500).map(|it| ask(it, 20)).collect();
+    let mut granted =
+        runtime.turn(0, Input { asked, ..Input::default() }).expect("no misuse").granted;
+    for now in 1..60_000 {
+        granted.extend(runtime.turn(now, Input::default()).expect("no misuse").granted);
+    }
+    assert!((50..=55).contains(&granted.len()), "{} calls in a minute", granted.len());
+    assert!(granted.is_sorted());
 }

@@ -8,6 +8,7 @@ use super::dedupe::Window;
 use super::gate::Gate;
 use super::misuse::Misuse;
 use super::offsets::Offsets;
+use super::record::Record;
 use super::turn::Place;
 
 /// One partition of a complete assignment.
@@ -53,7 +54,7 @@ pub(crate) struct Partition {
     pub(crate) gate: Gate,
     /// Runs without an offset, by token.
     pub(crate) without_offset: BTreeSet<u64>,
-    /// Records that started and are not done: executing, in backoff, or not acknowledged.
+    /// Records that started or expired, and are not done.
     pub(crate) active: u64,
     /// One after the highest offset ever started.
     reach: u64,
@@ -134,16 +135,26 @@ impl Partition {
     }
 
     /// Whether a record may start. While the done set is full, only what helps: the record everything
-    /// above waits for, a run that has no offset, or, because the former may itself wait behind
-    /// another one in its lane, a single one of any kind.
-    pub(crate) fn may_start(&self, offset: Option<u64>) -> bool {
-        !self.full || self.active == 0 || offset.is_none_or(|it| it == self.offsets.floor())
+    /// above waits for, a run that has no offset or is tried again, or, because the former may itself
+    /// wait behind another one in its lane, a single one of any kind.
+    pub(crate) fn may_start(&self, record: &Record) -> bool {
+        !self.full
+            || self.active == 0
+            || record.failed > 0
+            || record.offset.is_none_or(|it| it == self.offsets.floor())
+    }
+
+    /// Takes note that a record will be done without another start, or has started once.
+    pub(crate) fn activate(&mut self, record: &Record) {
+        if record.offset.is_some() && record.failed == 0 {
+            self.active += 1;
+        }
     }
 
     /// Takes note of a start.
-    pub(crate) fn start(&mut self, offset: Option<u64>) {
-        if let Some(offset) = offset {
-            self.active += 1;
+    pub(crate) fn start(&mut self, record: &Record) {
+        self.activate(record);
+        if let Some(offset) = record.offset {
             self.reach = self.reach.max(offset.saturating_add(1));
         }
     }

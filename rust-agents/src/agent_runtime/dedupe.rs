@@ -56,10 +56,10 @@ impl Window {
         let Some(&(offset, timestamp)) = self.latest.get(&sighting.identity) else {
             return false;
         };
-        if offset < sighting.offset {
-            return within(reach, sighting, offset, timestamp);
+        if offset < sighting.offset && within(reach, sighting, offset, timestamp) {
+            return true;
         }
-        // Somebody brings an older record once more.
+        // Somebody brings an older record once more, or record times are not in order.
         self.sightings
             .iter()
             .filter(|it| it.identity == sighting.identity && it.offset < sighting.offset)
