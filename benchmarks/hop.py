@@ -1,241 +1,116 @@
-"""Measures one hop (read an event, do nothing, publish an event, commit) on real Kafka, four ways in one run.
+"""One hop (read an event, do nothing, publish an event, commit): CPU per event beside the raw client.
 
-    python benchmarks/hop.py [--events N] [--rounds N] [--servers HOST:PORT]
-
-Each way runs in a process of its own on uvloop, as `callboard run` does; rounds are interleaved. CPU is the
-client process's (user + system), divided by events: the number to trust on a shared machine. What a process
-takes for one event, start and stop included, is told apart and taken off. Wall rates include that, and
-whatever else the machine does. The delivery of each way stands beside it, since a figure at most once is not
-comparable to one at least once.
+What a process takes for one event, start and stop included, is measured as well and taken off.
 """
 
-import argparse
 import asyncio
-import json
-import os
-import platform
-import resource
-import statistics
-import subprocess
-import sys
-import time
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-import uvloop
+from benchmarks.harness import WORKFLOW, Arena, Figures, Meter, Report, Spread, Way, in_turn, table
 
-PARTITIONS = 6
-PAYLOAD = {"input": {"order": 4711, "note": "x" * 200, "lines": [{"sku": "A-1", "quantity": 2}] * 4}}
-WAYS = {
-    "raw": ("aiokafka: getmany, pipelined send, commit per batch", "at least once"),
-    "callboard": ("callboard: a no-op agent, all of the runtime", "at least once, order per key, deadlines"),
-    "faststream-batch": ("FastStream: batch handler on raw records", "at least once"),
-    "faststream": ("FastStream: default handler and @publisher", "at most once"),
-}
-Runs = dict[str, list[dict[str, float]]]
+EVENTS, FEW = 100_000, 4_000
+SLOW = ("faststream", "faststream_acknowledged")
+CONCURRENCY = 500
 
 
-class Hop(NamedTuple):
-    """What one way runs on."""
-
-    servers: str
-    prefix: str
-    events: int
-
-    @property
-    def connection(self) -> Any:
-        """How Callboard's own parts reach Kafka."""
-        from streams.kafka.connection import Connection
-
-        return Connection.plaintext(self.servers)
-
-    @property
-    def source(self) -> str:
-        """Where the events are."""
-        return f"{self.prefix}tasks.noop"
-
-    @property
-    def target(self) -> str:
-        """Where they go."""
-        return f"{self.prefix}results.noop"
-
-    @property
-    def topics(self) -> list[str]:
-        """Everything that is made for it."""
-        return [self.source, self.target, f"{self.prefix}artifacts.noop"]
-
-
-def main() -> None:
-    """Run all ways and print a table."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    parser.add_argument("--events", type=int, default=100_000)
-    parser.add_argument("--slow-events", type=int, default=6_000, help="for FastStream one by one")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--servers", help="an existing Kafka; default: the local one")
-    parser.add_argument("--way", choices=WAYS, help=argparse.SUPPRESS)
-    parser.add_argument("--round", default="0", help=argparse.SUPPRESS)
-    options = parser.parse_args()
-    if options.way:
-        hop = Hop(options.servers, f"bench-{options.way}-{options.round}.", options.events)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            print(json.dumps(runner.run(one(options.way, hop))))
-        return
-    servers = options.servers or local()
-    starts: Runs = {way: [] for way in WAYS}
-    runs: Runs = {way: [] for way in WAYS}
-    for number in range(options.rounds):
-        for way in WAYS:
-            events = options.slow_events if way == "faststream" else options.events
-            starts[way].append(child(way, servers, 1, f"{os.getpid()}-{number}-start"))
-            runs[way].append(child(way, servers, events, f"{os.getpid()}-{number}"))
-            print(f"round {number + 1} {way}: {starts[way][-1]} {runs[way][-1]}", file=sys.stderr)
-    report(starts, runs, options)
-
-
-def local() -> str:
-    """Bring the local Kafka up."""
-    from streams.kafka.local_broker import LocalBroker
-    from streams.settings import Settings
-
-    settings = Settings()
-    return LocalBroker(settings.home, settings.kafka_port).up(lambda _: None).bootstrap_servers
-
-
-def child(way: str, servers: str, events: int, number: str) -> dict[str, float]:
-    """Run one way in a process of its own."""
-    done = subprocess.run(
-        [
-            sys.executable,
-            __file__,
-            "--way",
-            way,
-            "--servers",
-            servers,
-            "--events",
-            str(events),
-            "--round",
-            number,
-        ],
-        check=True,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"CALLBOARD_LLM": "off"},
-    )
-    measured: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
-    return measured
-
-
-async def one(way: str, hop: Hop) -> dict[str, float]:
-    """Publish the events, run one way over them, check that each came out once, and give seconds and CPU."""
-    from aiokafka.admin import AIOKafkaAdminClient
-
-    from streams.kafka.admin import ensure_topics
-
-    ways = {
-        "raw": raw,
-        "callboard": callboard,
-        "faststream-batch": faststream_batch,
-        "faststream": faststream,
+def measure(servers: str, rounds: int) -> Report:
+    """Run all ways in turn."""
+    ways: dict[str, dict[str, Any]] = {}
+    for way in WAYS:
+        ways |= {f"{way}:start": {"events": 1}, way: {"events": FEW if way in SLOW else EVENTS}}
+    runs = in_turn("hop", servers, rounds, ways)
+    starts = {way: Spread([run["cpu"] for run in runs[f"{way}:start"]]) for way in WAYS}
+    costs = {
+        way: Spread(
+            [(run["cpu"] - starts[way].median) / (ways[way]["events"] - 1) * 1e6 for run in runs[way]]
+        )
+        for way in WAYS
     }
-    await ensure_topics(hop.connection, dict.fromkeys(hop.topics, {}), partitions=PARTITIONS, replication=1)
-    try:
-        await fill(hop)
-        wall, cpu = await ways[way](hop)
-        seen = await count(hop)
-    finally:
-        admin = AIOKafkaAdminClient(bootstrap_servers=hop.servers)
-        await admin.start()
-        await admin.delete_topics(hop.topics)
-        await admin.close()
-    if seen != hop.events:
-        raise SystemExit(f"{way}: {hop.events} events in, {seen} out: no figure")
-    return {"events": hop.events, "seconds": wall, "cpu": cpu}
+    rates = {way: Spread([ways[way]["events"] / run["seconds"] for run in runs[way]]) for way in WAYS}
+    raw, ours, theirs = costs["raw"].median, costs["callboard"].median, costs["faststream"].median
+    rows = [
+        [
+            way.title,
+            way.delivery,
+            costs[name].text(),
+            f"{costs[name].median / raw:.2f}",
+            rates[name].text(",.0f"),
+            f"{starts[name].median * 1000:.0f}",
+        ]
+        for name, way in WAYS.items()
+    ]
+    head = ["way", "delivery", "CPU us per event", "x raw", "events/s", "CPU ms of start and stop"]
+    lines = [
+        (
+            f"{EVENTS:,} events with 11 headers ({FEW:,} for FastStream one by one), 6 partitions, 1,000"
+            f" keys, {rounds} interleaved rounds; medians (least-most). Callboard writes 15 headers and 1.1"
+            " KB, the others what they read."
+        ),
+        "",
+        *table(head, rows),
+    ]
+    return Report(
+        "One hop",
+        lines,
+        [
+            ("at most 1.5 x the raw loop", f"{ours / raw:.2f} x", ours <= 1.5 * raw),
+            ("FastStream's default at least 15 x ours", f"{theirs / ours:.1f} x", theirs >= 15 * ours),
+        ],
+    )
 
 
-async def fill(hop: Hop) -> None:
-    """Publish task events over 1,000 keys."""
-    from streams.envelope import TASK, Envelope, encode, task_id
-    from streams.kafka.publisher import OwnPublisher, partition_for
+async def callboard(arena: Arena) -> Figures:
+    """The product as a user runs it."""
+    from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Workflow
+    from streams import AgentApp
 
-    value = json.dumps(PAYLOAD).encode()
-    async with OwnPublisher(hop.connection) as publisher:
-        sent = []
-        for number in range(hop.events):
-            key = f"key-{number % 1000}".encode()
-            identity = task_id()
-            headers = encode(
-                Envelope(id=identity, source="/bench", type=TASK, workflow_id=identity, round=identity)
-            )
-            partition = partition_for(key, PARTITIONS)
-            sent.append(await publisher.send(hop.source, partition, key=key, value=value, headers=headers))
-        await asyncio.gather(*sent)
+    class Noop(Agent):
+        """Does nothing."""
 
+        async def execute(self, input_data: Any) -> AgentResult[Any]:
+            """Give the input back."""
+            return AgentResult(status=AgentStatus.COMPLETED, output=input_data)
 
-async def count(hop: Hop) -> int:
-    """Count the records that came out."""
-    from streams.kafka.reader import Reader
-
-    async with Reader(hop.connection) as reader:
-        return sum((await reader.end_offsets(await reader.partitions([hop.target]))).values())
+    await arena.make("noop")
+    await arena.fill(f"{arena.prefix}tasks.noop")
+    workflow = Workflow(WORKFLOW)
+    workflow.step(Noop(AgentConfig(name="noop", concurrency=CONCURRENCY)))
+    app = AgentApp(workflow, name=arena.name, settings=arena.settings())
+    meter = Meter()
+    async with app.start_lifespan_context():
+        await arena.until_full(f"{arena.prefix}results.noop")
+    figures = meter.read()
+    await arena.expect(f"{arena.prefix}results.noop")
+    return figures
 
 
-async def until_done(hop: Hop) -> None:
-    """Wait until all records came out; asks the broker ten times a second."""
-    from streams.kafka.reader import Reader
-
-    async with Reader(hop.connection) as reader:
-        places = await reader.partitions([hop.target])
-        while sum((await reader.end_offsets(places)).values()) < hop.events:
-            await asyncio.sleep(0.1)
-
-
-class Meter:
-    """Wall and CPU seconds of this process between `start` and `stop`."""
-
-    def start(self) -> None:
-        """Begin."""
-        self.wall, self.cpu = time.perf_counter(), cpu()
-
-    def stop(self) -> tuple[float, float]:
-        """End."""
-        return time.perf_counter() - self.wall, cpu() - self.cpu
-
-
-def cpu() -> float:
-    """Give the seconds of CPU this process used."""
-    usage = resource.getrusage(resource.RUSAGE_SELF)
-    return usage.ru_utime + usage.ru_stime
-
-
-async def raw(hop: Hop) -> tuple[float, float]:
-    """The least a correct loop can do."""
+async def raw(arena: Arena) -> Figures:
+    """The least a correct loop can do: forward each record with its headers, pipelined, commit per batch."""
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
     from streams.kafka.publisher import PRODUCER_OPTIONS
 
+    source, target = await _filled(arena)
     consumer = AIOKafkaConsumer(
-        hop.source,
-        bootstrap_servers=hop.servers,
-        group_id=f"{hop.prefix}raw",
+        source,
+        bootstrap_servers=arena.servers,
+        group_id=arena.name,
         enable_auto_commit=False,
         auto_offset_reset="earliest",
     )
-    producer = AIOKafkaProducer(bootstrap_servers=hop.servers, **PRODUCER_OPTIONS)
-    await producer.start()
+    producer = AIOKafkaProducer(bootstrap_servers=arena.servers, **PRODUCER_OPTIONS)
     meter = Meter()
-    meter.start()
+    await producer.start()
     await consumer.start()
     done = 0
-    while done < hop.events:
+    while done < arena.events:
         batches = await consumer.getmany(timeout_ms=10, max_records=500)
         sent = []
         for tp, records in batches.items():
             for record in records:
                 sent.append(  # noqa: PERF401 (a comprehension cannot await in order)
                     await producer.send(
-                        hop.target,
+                        target,
                         record.value,
                         record.key,
                         partition=tp.partition,
@@ -246,36 +121,14 @@ async def raw(hop: Hop) -> tuple[float, float]:
             await asyncio.gather(*sent)
             await consumer.commit()
             done += len(sent)
-    measured = meter.stop()
     await consumer.stop()
     await producer.stop()
-    return measured
+    figures = meter.read()
+    await arena.expect(target)
+    return figures
 
 
-async def callboard(hop: Hop) -> tuple[float, float]:
-    """The product as a user runs it."""
-    from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Workflow
-    from streams import AgentApp
-    from streams.settings import Settings
-
-    class Noop(Agent):
-        """Does nothing."""
-
-        async def execute(self, input_data: Any) -> AgentResult[Any]:
-            """Give the input back."""
-            return AgentResult(status=AgentStatus.COMPLETED, output=input_data)
-
-    workflow = Workflow(f"{hop.prefix}app".strip("."))
-    workflow.step(Noop(AgentConfig(name="noop", concurrency=200)))
-    app = AgentApp(workflow, settings=Settings(bootstrap_servers=hop.servers, topic_prefix=hop.prefix))
-    meter = Meter()
-    meter.start()
-    async with app.start_lifespan_context():
-        await until_done(hop)
-    return meter.stop()
-
-
-async def faststream_batch(hop: Hop) -> tuple[float, float]:
+async def faststream_batch(arena: Arena) -> Figures:
     """FastStream at its best: raw records in batches, pipelined, committed per batch."""
     from faststream import AckPolicy, FastStream
     from faststream.kafka import KafkaBroker, KafkaMessage
@@ -283,7 +136,10 @@ async def faststream_batch(hop: Hop) -> tuple[float, float]:
     from streams.kafka.private_access import producer_of
     from streams.kafka.publisher import PRODUCER_OPTIONS
 
-    broker = KafkaBroker(hop.servers, logger=None, apply_types=False, **PRODUCER_OPTIONS)
+    source, target = await _filled(arena)
+    broker = KafkaBroker(arena.servers, logger=None, apply_types=False, **PRODUCER_OPTIONS)
+
+    handler: Any
 
     async def parse(records: tuple[Any, ...]) -> KafkaMessage:
         return KafkaMessage(
@@ -297,17 +153,15 @@ async def faststream_batch(hop: Hop) -> tuple[float, float]:
         producer = producer_of(broker)
         await asyncio.gather(
             *[
-                await producer.send(
-                    hop.target, r.value, r.key, partition=r.partition, headers=list(r.headers)
-                )
+                await producer.send(target, r.value, r.key, partition=r.partition, headers=list(r.headers))
                 for r in records
             ]
         )
         await handler.consumer.commit()
 
     handler = broker.subscriber(
-        hop.source,
-        group_id=f"{hop.prefix}fsb",
+        source,
+        group_id=arena.name,
         batch=True,
         batch_timeout_ms=10,
         max_records=500,
@@ -318,66 +172,63 @@ async def faststream_batch(hop: Hop) -> tuple[float, float]:
         decoder=decode,
     )
     handler(handle)
-    app = FastStream(broker, logger=None)
-    meter = Meter()
-    meter.start()
-    await app.start()
-    await until_done(hop)
-    await app.stop()
-    return meter.stop()
+    return await _until_done(arena, FastStream(broker, logger=None), target)
 
 
-async def faststream(hop: Hop) -> tuple[float, float]:
+async def faststream(arena: Arena) -> Figures:
     """FastStream as its documentation begins: one handler, one publisher."""
+    return await _one_by_one(arena)
+
+
+async def faststream_acknowledged(arena: Arena) -> Figures:
+    """The same, with each record committed after its handler, so that a failure repeats it."""
+    from faststream import AckPolicy
+
+    return await _one_by_one(arena, ack_policy=AckPolicy.NACK_ON_ERROR)
+
+
+async def _one_by_one(arena: Arena, **options: Any) -> Figures:
     from faststream import FastStream
     from faststream.kafka import KafkaBroker
 
-    broker = KafkaBroker(hop.servers, logger=None)
+    source, target = await _filled(arena)
+    broker = KafkaBroker(arena.servers, logger=None)
 
-    @broker.publisher(hop.target)
-    @broker.subscriber(hop.source, group_id=f"{hop.prefix}fs", auto_offset_reset="earliest")
+    @broker.publisher(target)
+    @broker.subscriber(source, group_id=arena.name, auto_offset_reset="earliest", **options)  # type: ignore[untyped-decorator]
     async def handle(message: dict[str, Any]) -> dict[str, Any]:
         return message
 
-    app = FastStream(broker, logger=None)
+    return await _until_done(arena, FastStream(broker, logger=None), target)
+
+
+async def _filled(arena: Arena) -> tuple[str, str]:
+    await arena.make("noop")
+    source, target = f"{arena.prefix}tasks.noop", f"{arena.prefix}results.noop"
+    await arena.fill(source)
+    return source, target
+
+
+async def _until_done(arena: Arena, app: Any, target: str) -> Figures:
     meter = Meter()
-    meter.start()
     await app.start()
-    await until_done(hop)
+    await arena.until_full(target)
     await app.stop()
-    return meter.stop()
+    figures = meter.read()
+    await arena.expect(target)
+    return figures
 
 
-def report(starts: Runs, runs: Runs, options: argparse.Namespace) -> None:
-    """Print the table in Markdown."""
-    first = {way: statistics.median(run["cpu"] for run in starts[way]) for way in WAYS}
-    costs = {
-        way: [(run["cpu"] - first[way]) / (run["events"] - 1) * 1e6 for run in runs[way]] for way in WAYS
-    }
-    middle = {way: statistics.median(costs[way]) for way in WAYS}
-    print(
-        f"{options.events} events of {len(json.dumps(PAYLOAD))} bytes"
-        f" ({options.slow_events} for FastStream one by one), {PARTITIONS} partitions,"
-        f" {options.rounds} interleaved rounds, all ways on uvloop,"
-        f" Python {platform.python_version()}; Apache Kafka 4.3.1 shares the {os.cpu_count()} cores with the"
-        " client; medians (min-max)\n"
-    )
-    print("| way | delivery | events/s | CPU us per event | x raw |")
-    print("|---|---|---|---|---|")
-    for way, (title, delivery) in WAYS.items():
-        rates = [run["events"] / run["seconds"] for run in runs[way]]
-        print(
-            f"| {title} | {delivery} | {statistics.median(rates):,.0f} ({min(rates):,.0f}-{max(rates):,.0f})"
-            f" | {middle[way]:.1f} ({min(costs[way]):.1f}-{max(costs[way]):.1f})"
-            f" | {middle[way] / middle['raw']:.2f} |"
-        )
-    print(
-        f"\nCPU: callboard takes {middle['callboard'] / middle['raw']:.2f} x raw, FastStream one by one"
-        f" {middle['faststream'] / middle['callboard']:.1f} x callboard. Start and stop with one event,"
-        f" in CPU ms: {', '.join(f'{way} {seconds * 1e3:.0f}' for way, seconds in first.items())}."
-    )
-
-
-if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent.parent))
-    main()
+WAYS = {
+    "raw": Way("aiokafka: `getmany`, `send` of value, key and headers", "at least once", raw),
+    "callboard": Way(
+        "Callboard: a no-op agent, everything on",
+        "at least once, deduped, order per key, deadlines",
+        callboard,
+    ),
+    "faststream_batch": Way("FastStream: a batch of raw records", "at least once", faststream_batch),
+    "faststream": Way("FastStream: default handler and `@publisher`", "at most once", faststream),
+    "faststream_acknowledged": Way(
+        "FastStream: the same with `NACK_ON_ERROR`", "at least once", faststream_acknowledged
+    ),
+}

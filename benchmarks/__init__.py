@@ -1,0 +1,1 @@
+"""Measurements beside the raw client and FastStream, all in one run: `python -m benchmarks`."""
