@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from agents import _rust
 from agents._rust import AgentRuntime, Turn
-from agents.tests.naive_machine import Budget, Held, NaiveMachine, Offered, decode, encode
+from agents.tests.naive_machine import Assigned, Budget, Held, NaiveMachine, Offered, decode, encode
 
 ANSWERS = (
     "start",
@@ -27,7 +27,7 @@ ANSWERS = (
     "resume",
     "wake_at",
 )
-FIRST = [(0, 1, 0, False, None, 0)]
+FIRST: list[Assigned] = [(0, 1, 0, False, None, 0)]
 
 
 def machine(**limits: Any) -> AgentRuntime:
@@ -40,6 +40,16 @@ def offer(token: int, **differing: Any) -> Offered:
     fields = {"partition": 0, "epoch": 1, "offset": token, "lane": None, "deadline": None, "nbytes": 10}
     fields |= {"identity": None, "timestamp": 0, "budget": None, "covers": ()} | differing
     return (token, *fields.values())  # type: ignore[return-value]
+
+
+def given_back(*, adopt: bool) -> list[Assigned]:
+    """Give partition 0 back from its beginning, in the second epoch."""
+    return [(0, 2, 0, adopt, None, 0)]
+
+
+def restarted_at(position: int, done: bytes) -> list[Assigned]:
+    """Give partition 0 to a new machine, with what was committed."""
+    return [(0, 1, position, False, done, 0)]
 
 
 def check(turn: Turn, **expected: Any) -> None:
@@ -99,7 +109,7 @@ def test_adopted_partitions_go_on_where_they_were() -> None:
     check(runtime.turn(2, offered=[offer(3)]), settled=[(3, "stale")])
     again = [offer(10 + offset, epoch=2, offset=offset) for offset in range(4)]
     known = [(10, "redelivered"), (11, "redelivered"), (12, "redelivered")]
-    turn = runtime.turn(3, assigned=[(0, 2, 0, True, None, 0)], offered=again)
+    turn = runtime.turn(3, assigned=given_back(adopt=True), offered=again)
     check(turn, start=[2], settled=known, commits=[(0, 0)])
     check(runtime.turn(4, executed=[0], acknowledged=[0]), start=[13], commits=[(0, 2)])
 
@@ -109,7 +119,7 @@ def test_a_commit_lost_in_a_rebalance_is_told_again() -> None:
     runtime.turn(0, assigned=FIRST, offered=[offer(0)])
     check(runtime.turn(1, executed=[0], acknowledged=[0], revoked=True), commits=[(0, 1)])
     redelivered = [offer(7, epoch=2, offset=0)]
-    turn = runtime.turn(2, assigned=[(0, 2, 0, True, None, 0)], offered=redelivered)
+    turn = runtime.turn(2, assigned=given_back(adopt=True), offered=redelivered)
     check(turn, settled=[(7, "redelivered")], commits=[(0, 1)])
 
 
@@ -118,9 +128,7 @@ def test_lost_partitions_are_fenced() -> None:
     records = [offer(0, lane=b"a"), offer(1), offer(2)]
     check(runtime.turn(0, assigned=FIRST, offered=records, held=[(3, 0, 1, 3)]), start=[0, 1])
     check(runtime.turn(1, executed=[1]), start=[2])
-    turn = runtime.turn(
-        2, assigned=[(0, 2, 0, False, None, 0)], offered=[offer(4, epoch=2, offset=0, lane=b"a")]
-    )
+    turn = runtime.turn(2, assigned=given_back(adopt=False), offered=[offer(4, epoch=2, offset=0, lane=b"a")])
     check(turn, cancel=[0, 2], settled=[(1, "fenced"), (3, "fenced")])
     check(runtime.turn(3, executed=[2], acknowledged=[1, 2]), settled=[(2, "fenced")])
     # 4 has the key of 0, whose task still winds down.
@@ -150,7 +158,7 @@ def test_a_partition_pauses_above_its_limit_and_resumes_at_half() -> None:
 
 def test_a_flood_pauses_every_partition_that_has_something_queued() -> None:
     runtime = machine(slots=1, max_queued_bytes=10)
-    assigned = [(number, 1, 0, False, None, 0) for number in range(6)]
+    assigned: list[Assigned] = [(number, 1, 0, False, None, 0) for number in range(6)]
     records = [offer(number, partition=number, offset=0, nbytes=10) for number in range(6)]
     check(runtime.turn(0, assigned=assigned, offered=records), start=[0], pause=[1, 2, 3, 4, 5])
 
@@ -159,7 +167,7 @@ def test_pauses_are_issued_anew_after_a_rebalance() -> None:
     runtime = machine(slots=1, max_queued_records=1)
     check(runtime.turn(0, assigned=FIRST, offered=[offer(n) for n in range(3)]), start=[0], pause=[0])
     check(runtime.turn(1, revoked=True, executed=[0]))
-    check(runtime.turn(2, assigned=[(0, 2, 0, True, None, 0)]), start=[1])
+    check(runtime.turn(2, assigned=given_back(adopt=True)), start=[1])
     more = [offer(n, epoch=2) for n in (3, 4)]
     check(runtime.turn(3, offered=more), pause=[0])
 
@@ -264,7 +272,7 @@ def test_done_offsets_survive_a_restart() -> None:
     assert (offset, reach, decode(done, 0)) == (0, 4, [1, 3])
     restarted = machine(slots=4)
     known = [(1, "redelivered"), (3, "redelivered")]
-    turn = restarted.turn(0, assigned=[(0, 1, 0, False, done, 0)], offered=[offer(n) for n in range(4)])
+    turn = restarted.turn(0, assigned=restarted_at(0, done), offered=[offer(n) for n in range(4)])
     check(turn, start=[0, 2], settled=known)
     check(restarted.turn(1, executed=[0, 2], acknowledged=[0, 2]), commits=[(0, 4)])
 
@@ -283,7 +291,7 @@ def test_a_done_set_is_read_as_it_was_written_and_cut_at_its_limit(
     encoded = encode(offsets, position, 4_096)
     for limit in (4_096, most):
         runtime = machine(max_done_bytes=limit)
-        runtime.turn(0, assigned=[(0, 1, position, False, encoded, 0)])
+        runtime.turn(0, assigned=restarted_at(position, encoded))
         assert runtime.commit_of(0) == (position, position, encode(offsets, position, limit))
         assert runtime.stats()["done_above_base"] == len(offsets)
 
@@ -294,7 +302,7 @@ def test_a_done_set_is_read_as_it_was_written_and_cut_at_its_limit(
 @settings(derandomize=True, database=None, max_examples=300)
 def test_what_is_no_done_set_tells_nothing(garbage: bytes, position: int) -> None:
     runtime = machine()
-    runtime.turn(0, assigned=[(0, 1, position, False, garbage, 0)])
+    runtime.turn(0, assigned=restarted_at(position, garbage))
     assert runtime.commit_of(0)[2] in (b"", garbage)  # one encoding of each set, and all or nothing
 
 
