@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import json
 import os
 import random
@@ -19,7 +18,6 @@ import re
 import signal
 import socket
 import sys
-import threading
 import time
 import uuid
 from dataclasses import dataclass
@@ -28,14 +26,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 import structlog
 
 from streams.kafka.local_broker.locks import held, locked
+from streams.supervised import LINK
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
     from pathlib import Path
 
 log = structlog.stdlib.get_logger()
-
-LINK = "CALLBOARD_SUPERVISOR"
 
 FIRST_PAUSE_SECONDS = 0.1
 LONGEST_PAUSE_SECONDS = 30.0
@@ -302,62 +299,77 @@ def instance_prefix(home: Path, application: str) -> str:
     return "-".join(NO_ID.sub("_", part)[:LONGEST_PART] for part in parts)
 
 
-# A worker's process, seen from its supervisor ---------------------------------------------------------
+# Processes -------------------------------------------------------------------------------------------
 
 
 class WorkerProcess:
-    """A worker as a child process, with a socket on which it tells how its start goes.
+    """A worker as a child process, with a socket on which it is told what to be and tells how that goes.
 
     Args:
-        slot: Its number.
         leaves: Whether it gives its partitions up when it is told to stop, instead of keeping them for a
             session.
+        running: Called when it runs the application.
     """
 
-    def __init__(self, slot: int, *, leaves: bool) -> None:
-        self.slot = slot
+    def __init__(self, *, leaves: bool, running: Callable[[], None]) -> None:
         self.pid = 0
         self._leaves = leaves
-        self._process: asyncio.subprocess.Process
+        self._running = running
+        self._prefix = b""
         self._told: dict[str, Any] = {}
+        self._process: asyncio.subprocess.Process
         self._writer: asyncio.StreamWriter
         self._listening: list[asyncio.Task[None]] = []
 
-    async def start(self, command: Sequence[str], environment: dict[str, str], slot: Slot) -> None:
-        """Start it; on a terminal its lines are shown with its number in front."""
-        pipes = {
-            name: asyncio.subprocess.PIPE if stream.isatty() else None
-            for name, stream in (("stdout", sys.stdout), ("stderr", sys.stderr))
-        }
+    async def start(self, locks: Sequence[int]) -> None:
+        """Start the process, which loads what it needs and waits.
+
+        Args:
+            locks: Descriptors of the locks of all slots that it may get.
+        """
         ours, theirs = socket.socketpair()
         with theirs:
-            link = {
-                "slot": self.slot,
-                "socket": theirs.fileno(),
-                "lock": slot.lock,
-                "parent": os.getpid(),
-                "terminal": pipes["stderr"] is not None,
-            }
+            link = {"socket": theirs.fileno(), "locks": list(locks), "parent": os.getpid()}
             self._process = await asyncio.create_subprocess_exec(
-                *command,
-                env=environment | {LINK: json.dumps(link)},
+                *(sys.executable, "-P", "-m", "streams.supervised"),
+                env=os.environ | {LINK: json.dumps(link)},
                 stdin=asyncio.subprocess.DEVNULL,
-                stdout=pipes["stdout"],
-                stderr=pipes["stderr"],
-                pass_fds=(theirs.fileno(), slot.lock),
+                stdout=asyncio.subprocess.PIPE if sys.stdout.isatty() else None,
+                stderr=asyncio.subprocess.PIPE if sys.stderr.isatty() else None,
+                pass_fds=(theirs.fileno(), *locks),
                 # Ctrl-C is for the supervisor, which then stops its workers in an orderly way.
                 start_new_session=True,
             )
         self.pid = self._process.pid
         reader, self._writer = await asyncio.open_connection(sock=ours, limit=2**24)
         self._listening.append(asyncio.create_task(self._hear(reader)))
-        for source, target in (
-            (self._process.stdout, sys.stdout.buffer),
-            (self._process.stderr, sys.stderr.buffer),
-        ):
+        for source, target in ((self._process.stdout, sys.stdout), (self._process.stderr, sys.stderr)):
             if source is not None:
-                prefix = f"{self.slot} | ".encode()
-                self._listening.append(asyncio.create_task(forward(source, target, prefix)))
+                forwarding = forward(source, target.buffer, lambda: self._prefix)
+                self._listening.append(asyncio.create_task(forwarding))
+
+    @property
+    def alive(self) -> bool:
+        """Whether it has not ended yet."""
+        return self._process.returncode is None
+
+    def become(self, slot: Slot, arguments: Sequence[str], environment: dict[str, str]) -> None:
+        """Be the worker of a slot; on a terminal its lines are shown with the slot's number in front.
+
+        Args:
+            slot: Which.
+            arguments: Of the command `callboard`.
+            environment: What differs from ours.
+        """
+        self._prefix = f"{slot.number} | ".encode()
+        order = {
+            "slot": slot.number,
+            "lock": slot.lock,
+            "terminal": self._process.stderr is not None,
+            "arguments": list(arguments),
+            "environment": environment,
+        }
+        self._writer.write(json.dumps(order).encode() + b"\n")
 
     async def ended(self) -> Ended:
         """Wait until it ended and all it said is shown."""
@@ -382,79 +394,59 @@ class WorkerProcess:
     async def _hear(self, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(OSError, ValueError):
             async for line in reader:
-                self._told |= json.loads(line)
+                self._told |= (said := json.loads(line))
+                if said.get("runs"):
+                    self._running()
 
 
-async def forward(source: asyncio.StreamReader, target: Any, prefix: bytes) -> None:
+class Spares:
+    """Keeps one process loaded for the next worker that is needed.
+
+    It is made when a worker runs, not while one starts: they would wait for each other.
+
+    Args:
+        make: Starts a process.
+    """
+
+    def __init__(self, make: Callable[[], Awaitable[WorkerProcess]]) -> None:
+        self._make = make
+        self._spare: WorkerProcess | None = None
+        self._making: asyncio.Task[None] | None = None
+        self._closed = False
+
+    async def take(self) -> WorkerProcess:
+        """Give the spare process, or a new one."""
+        spare, self._spare = self._spare, None
+        return spare if spare is not None and spare.alive else await self._make()
+
+    def refill(self) -> None:
+        """See that there is a spare process."""
+        making = self._making is not None and not self._making.done()
+        if not (making or self._closed or (self._spare is not None and self._spare.alive)):
+            self._making = asyncio.create_task(self._add())
+
+    async def close(self) -> None:
+        """End the spare process; there will be no other."""
+        self._closed = True
+        if self._making is not None:
+            await asyncio.wait([self._making])
+        if self._spare is not None:
+            self._spare.kill()
+            await self._spare.ended()
+
+    async def _add(self) -> None:
+        # Without one a worker only starts more slowly.
+        with contextlib.suppress(OSError):
+            self._spare = await self._make()
+
+
+async def forward(source: asyncio.StreamReader, target: Any, prefix: Callable[[], bytes]) -> None:
     """Copy lines, each with a prefix; a line is written when it is whole."""
     rest = b""
     while data := await source.read(2**16):
         *lines, rest = (rest + data).split(b"\n")
-        target.write(b"".join(prefix + line + b"\n" for line in lines))
+        target.write(b"".join(prefix() + line + b"\n" for line in lines))
         target.flush()
     if rest:
-        target.write(prefix + rest + b"\n")
+        target.write(prefix() + rest + b"\n")
         target.flush()
-
-
-# A worker's side --------------------------------------------------------------------------------------
-
-
-class Link:
-    """What a worker's process has of its supervisor: a socket that ends with it.
-
-    Attributes:
-        slot: The worker's number.
-        terminal: Its lines are shown on a terminal.
-    """
-
-    def __init__(self, given: dict[str, Any]) -> None:
-        self.slot: int = given["slot"]
-        self.terminal: bool = given["terminal"]
-        self._leave: Callable[[], None] | None = None
-        self._socket = socket.socket(fileno=given["socket"])
-        # What this worker starts must outlive neither: a lock that is still held takes the slot out of use.
-        for descriptor in (given["socket"], given["lock"]):
-            os.set_inheritable(descriptor, False)  # noqa: FBT003 (takes no keyword)
-        _die_with_parent(given["parent"])
-        threading.Thread(target=self._listen, name="callboard-supervisor-link", daemon=True).start()
-
-    @classmethod
-    def of_this_process(cls) -> Link | None:
-        """Give this process's link, once, if a supervisor started it."""
-        given = os.environ.pop(LINK, None)
-        return None if given is None else cls(json.loads(given))
-
-    def tell_running(self) -> None:
-        """Tell the supervisor that the application runs: from now on an end is an accident."""
-        self._send({"runs": True})
-
-    def when_told_to_leave(self, leave: Callable[[], None]) -> None:
-        """Say what to do, from another thread, when partitions are to be given up at the next stop."""
-        self._leave = leave
-
-    def tell_problem(self, message: str) -> None:
-        """Tell the supervisor why this worker cannot start."""
-        self._send({"problem": message})
-
-    def _send(self, what: dict[str, Any]) -> None:
-        with contextlib.suppress(OSError):
-            self._socket.sendall(json.dumps(what).encode() + b"\n")
-
-    def _listen(self) -> None:
-        # The end of the file comes when the supervisor is gone, however it went. Its successor may start
-        # workers with our slot as soon as our lock is free, so there is no orderly end from here.
-        with contextlib.suppress(OSError):
-            while said := self._socket.recv(64):
-                if b"leave" in said and self._leave is not None:
-                    self._leave()
-        os.kill(os.getpid(), signal.SIGKILL)
-
-
-def _die_with_parent(parent: int) -> None:
-    if sys.platform == "linux":
-        # Also while native code keeps the interpreter's lock, when the listening thread cannot run.
-        set_parent_death_signal = 1
-        ctypes.CDLL(None).prctl(set_parent_death_signal, signal.SIGKILL)
-    if os.getppid() != parent:
-        os._exit(1)  # it went before we asked

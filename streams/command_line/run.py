@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 
     from streams.app import AgentApp
     from streams.settings import Settings
-    from streams.supervisor import Link, Slot, Supervisor, Worker
+    from streams.supervised import Link
+    from streams.supervisor import Slot, Supervisor, WorkerProcess
 
 HIGHEST_PORT = 65_535
 
@@ -192,7 +193,7 @@ def _link() -> Link | None:
 
     import structlog
 
-    from streams.supervisor import Link
+    from streams.supervised import Link
 
     link = Link.of_this_process()
     if link is not None and not link.terminal:
@@ -251,26 +252,40 @@ def _supervise(command: list[str], application: str, ports: list[int]) -> ExitCo
 async def _keep(chosen: Settings, command: list[str], application: str, ports: dict[Slot, int]) -> ExitCode:
     import asyncio
 
-    from streams.supervisor import STOP_MARGIN_SECONDS, Supervisor, WorkerProcess, instance_prefix
+    from streams.supervisor import (
+        STOP_MARGIN_SECONDS,
+        Spares,
+        Supervisor,
+        WorkerProcess,
+        instance_prefix,
+    )
 
     prefix = chosen.instance_id or instance_prefix(chosen.home, application)
     slots = {slot.number: slot for slot in ports}
-    python = [sys.executable, "-P", "-m", "streams.command_line"]
 
-    async def start(number: int) -> Worker:
-        worker = WorkerProcess(number, leaves=chosen.instance_id is None)
+    async def make() -> WorkerProcess:
+        process = WorkerProcess(leaves=chosen.instance_id is None, running=spares.refill)
+        await process.start([slot.lock for slot in ports])
+        return process
+
+    async def start(number: int) -> WorkerProcess:
+        process = await spares.take()
         slot = slots[number]
-        await worker.start(
-            [*python, *command, "--port", str(ports[slot])],
-            os.environ | {"CALLBOARD_INSTANCE_ID": f"{prefix}-{number}"},
+        process.become(
             slot,
+            [*command, "--port", str(ports[slot])],
+            {"CALLBOARD_INSTANCE_ID": f"{prefix}-{number}"},
         )
-        return worker
+        return process
 
     patience = chosen.drain_seconds + STOP_MARGIN_SECONDS
+    spares = Spares(make)
     supervisor = Supervisor(start, sorted(slots), patience=patience)
     stopping = StoppingAll(asyncio.get_running_loop(), supervisor)
-    await supervisor.run()
+    try:
+        await supervisor.run()
+    finally:
+        await spares.close()
     return stopping.code
 
 

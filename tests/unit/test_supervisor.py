@@ -9,18 +9,19 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 from structlog.testing import capture_logs
 
+from streams.supervised import LINK, Link
 from streams.supervisor import (
-    LINK,
     LONGEST_PAUSE_SECONDS,
     STABLE_SECONDS,
     Backoff,
     Ended,
-    Link,
+    Spares,
     Supervisor,
     WorkerRefusedError,
     forward,
@@ -302,7 +303,7 @@ async def test_lines_are_shown_whole_with_their_worker(tmp_path: Path) -> None:
         reader.feed_data(chunk)
     reader.feed_eof()
     with (tmp_path / "shown").open("wb") as target:
-        await forward(reader, target, b"3 | ")
+        await forward(reader, target, lambda: b"3 | ")
     assert (tmp_path / "shown").read_bytes() == b"3 | one\n3 | two\n3 | \n3 | three\n"
 
 
@@ -313,7 +314,7 @@ def test_a_process_without_a_supervisor_has_no_link(monkeypatch: pytest.MonkeyPa
 
 WORKER = """
 import sys, threading
-from streams.supervisor import Link
+from streams.supervised import Link
 link = Link.of_this_process()
 assert Link.of_this_process() is None
 told = threading.Event()
@@ -332,8 +333,6 @@ def test_a_worker_hears_its_supervisor_and_does_not_outlive_it() -> None:
         given = {
             "slot": 1,
             "socket": theirs.fileno(),
-            "lock": theirs.fileno(),
-            "parent": os.getpid(),
             "terminal": False,
         }
         worker = subprocess.Popen(
@@ -358,21 +357,97 @@ def test_a_worker_hears_its_supervisor_and_does_not_outlive_it() -> None:
         assert worker.wait(LIMIT) == -signal.SIGKILL
 
 
-def test_a_worker_whose_supervisor_is_another_process_ends_at_once() -> None:
+def supervised(*, parent: int, order: dict[str, object] | None) -> "subprocess.CompletedProcess[str]":
+    """Run a worker's process, and tell it what to be, or nothing."""
     ours, theirs = socket.socketpair()
-    with ours, theirs:
-        given = {
-            "slot": 0,
-            "socket": theirs.fileno(),
-            "lock": theirs.fileno(),
-            "parent": 1,
-            "terminal": False,
-        }
-        ended = subprocess.run(
-            [sys.executable, "-c", WORKER],
+    with theirs, ours:
+        ours.sendall(b"" if order is None else json.dumps(order).encode() + b"\n")
+        ours.shutdown(socket.SHUT_WR)
+        given = {"socket": theirs.fileno(), "locks": [], "parent": parent}
+        return subprocess.run(
+            [sys.executable, "-P", "-m", "streams.supervised"],
             env=os.environ | {LINK: json.dumps(given)},
             pass_fds=[theirs.fileno()],
+            capture_output=True,
+            text=True,
             timeout=LIMIT,
             check=False,
         )
-    assert ended.returncode == 1
+
+
+def test_a_worker_whose_supervisor_went_before_it_looked_ends_at_once() -> None:
+    assert supervised(parent=1, order=None).returncode == 1
+
+
+def test_a_spare_process_that_is_not_needed_ends() -> None:
+    ended = supervised(parent=os.getpid(), order=None)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "", "")
+
+
+def test_a_spare_process_becomes_the_command_it_is_told_to_be() -> None:
+    order = {
+        "slot": 3,
+        "lock": -1,
+        "terminal": False,
+        "arguments": ["--version"],
+        "environment": {"CALLBOARD_LLM": "off"},
+    }
+    ended = supervised(parent=os.getpid(), order=order)
+    assert (ended.returncode, ended.stdout.strip(), ended.stderr) == (0, version("callboard"), "")
+
+
+class FakeProcess:
+    def __init__(self) -> None:
+        self.alive = True
+
+    def kill(self) -> None:
+        self.alive = False
+
+    async def ended(self) -> Ended:
+        return Ended(-signal.SIGKILL)
+
+
+class Factory:
+    def __init__(self) -> None:
+        self.made: list[FakeProcess] = []
+        self.spares = Spares(self._make)  # type: ignore[arg-type]
+
+    async def _make(self) -> FakeProcess:
+        await asyncio.sleep(0)
+        self.made.append(FakeProcess())
+        return self.made[-1]
+
+    async def refilled(self) -> None:
+        for _ in range(3):
+            self.spares.refill()
+            for _ in range(5):
+                await asyncio.sleep(0)
+
+
+async def test_one_process_is_kept_for_the_next_worker() -> None:
+    factory = Factory()
+    first: object = await factory.spares.take()
+    assert factory.made == [first]
+    await factory.refilled()
+    assert len(factory.made) == 2
+    second: object = await factory.spares.take()
+    assert second is factory.made[1]
+    await factory.spares.take()
+    assert len(factory.made) == 3
+
+
+async def test_a_spare_that_died_is_no_spare() -> None:
+    factory = Factory()
+    await factory.refilled()
+    factory.made[0].alive = False
+    taken: object = await factory.spares.take()
+    assert taken is factory.made[1]
+
+
+async def test_the_spare_ends_with_the_supervisor_and_no_other_is_made() -> None:
+    factory = Factory()
+    factory.spares.refill()
+    await factory.spares.close()
+    assert [it.alive for it in factory.made] == [False]
+    await factory.refilled()
+    assert len(factory.made) == 1
