@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 from streams import envelope as envelopes
 from streams.envelope import Headers, Record
+from streams.kafka.publisher import Outgoing
 from streams.topics import MAX_RECORD_BYTES
 
 ORIGINAL = "kafka_dlt-original-"
@@ -89,6 +90,17 @@ def write(
         ]
         letters.append(Letter(record.key, value, headers))
     return letters
+
+
+def shorten(letter: Outgoing) -> Outgoing:
+    """Give a letter that Kafka refuses without its value, and the second time without the other's headers."""
+    if letter.value is not None:
+        size = ("dlt-omitted-bytes", str(len(letter.value)).encode())
+        headers = [*(it for it in letter.headers if it[0] != size[0]), size]
+        return letter._replace(value=None, headers=headers)
+    return letter._replace(
+        key=None, headers=[(name, it) for name, it in letter.headers if name.startswith((OWN, ORIGINAL))]
+    )
 
 
 def letter_id(run: str, number: int) -> str:

@@ -273,6 +273,10 @@ class Runtime(Generic[W, R]):
         self._seen.extend(events)
         self._soon()
 
+    def work_of(self, number: int) -> W | None:
+        """Give the work of a run, if it is this member's."""
+        return self._work.get(number)
+
     def commit_of(self, partition: int) -> Commit:
         """Tell how far a partition is done."""
         return Commit(*self._machine.commit_of(partition))

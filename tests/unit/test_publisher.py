@@ -6,7 +6,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError
+from aiokafka.errors import KafkaTimeoutError, MessageSizeTooLargeError, NotLeaderForPartitionError
 
 from agents.core.errors import ConfigurationError
 from streams.kafka import publisher
@@ -104,17 +104,51 @@ async def test_nobody_at_the_address() -> None:
 # The outbox of a partition
 
 
+class Renewing(Publisher):
+    """Gets a new producer whenever it asks for one."""
+
+    def __init__(self, world: "World") -> None:
+        super().__init__(world.producer)
+        self._world = world
+
+    async def ids_since(self, topic: str, partition: int, since: int) -> frozenset[bytes]:
+        assert (topic, partition) == ("results.reader", 3)
+        self._world.looked_since.append(since)
+        return frozenset(self._world.in_the_log)
+
+    async def renew(self, broken: Any) -> None:
+        assert broken is self.producer
+        self._world.renewed += 1
+
+
 class World:
     def __init__(self) -> None:
         self.producer = FakeProducer()
         self.acknowledged: list[list[int]] = []
         self.failures: list[str] = []
-        self.outbox: Outbox = Publisher(self.producer).outbox(
-            "results.reader", 3, lambda numbers: self.acknowledged.append(list(numbers)), self.failures.append
+        self.renewed = 0
+        self.in_the_log: list[bytes] = []
+        self.looked_since: list[int] = []
+        self.too_large: list[int] = []
+        self.outbox: Outbox = Renewing(self).outbox(
+            "results.reader",
+            3,
+            lambda numbers: self.acknowledged.append(list(numbers)),
+            self.failures.append,
+            self.shorten,
         )
 
+    def shorten(self, record: Outgoing) -> Outgoing | None:
+        self.too_large.append(record.number)
+        return record._replace(value=b"99") if record.number % 2 else None
+
     async def put(self, *numbers: int) -> None:
-        self.outbox.put([Outgoing(number, b"k", str(number).encode(), []) for number in numbers])
+        self.outbox.put(
+            [
+                Outgoing(number, b"k", str(number).encode(), [("ce_id", f"id-{number}".encode())])
+                for number in numbers
+            ]
+        )
         await settle()
 
     def sent(self) -> list[int]:
@@ -175,3 +209,53 @@ async def test_what_was_in_flight_when_it_closed_is_not_acknowledged() -> None:
     world.producer.waiting.pop().set_result(None)
     await settle()
     assert world.acknowledged == []
+
+
+async def test_a_record_that_kafka_never_takes_is_found_and_replaced_and_the_others_go() -> None:
+    world = World()
+    too_large = MessageSizeTooLargeError("limit")
+    # A batch of 0, 1, 2; then 0 alone passes, 1 alone does not; what stands for it passes, and so does 2.
+    world.producer.waiting = []
+    world.producer.fail = [too_large]
+    await world.put(0, 1, 2)
+    world.producer.fail = [too_large]
+    await answered(world)
+    assert world.too_large == [1]
+    await answered(world)
+    await answered(world)
+    assert world.sent() == [0, 99, 2]
+    assert world.acknowledged == [[0], [1], [2]]
+    assert world.renewed == 2  # the numbers of a refused batch are missing in what the old one sends
+
+
+async def test_what_cannot_be_replaced_holds_nothing_up() -> None:
+    world = World()
+    world.producer.fail = [MessageSizeTooLargeError("limit")]
+    await world.put(0)
+    await world.put(1)
+    assert (world.too_large, world.acknowledged) == ([0], [[1]])
+
+
+async def test_a_producer_that_may_recover_is_kept() -> None:
+    world = World()
+    world.producer.fail = [NotLeaderForPartitionError()]
+    await world.put(0)
+    assert (world.renewed, world.acknowledged) == (0, [[0]])
+
+
+async def test_a_batch_of_which_only_the_answer_was_lost_is_not_sent_twice() -> None:
+    world = World()
+    world.producer.fail = [KafkaTimeoutError()]
+    world.in_the_log = [b"id-0", b"id-1"]
+    await world.put(0, 1)
+    await world.put(2)
+    assert (world.sent(), world.acknowledged) == ([2], [[0, 1], [2]])
+    assert len(world.looked_since) == 1
+
+
+async def answered(world: World) -> None:
+    """Let Kafka take the batch that is in flight."""
+    assert world.producer.waiting is not None
+    if world.producer.waiting:
+        world.producer.waiting.pop().set_result(None)
+    await settle()
