@@ -357,9 +357,8 @@ def encode(  # noqa: C901 (one line per header that may be absent)
         causes: Identity and record digest of every event this one answers.
     """
     headers: Headers = [
-        *COMMON[envelope.type],
+        *_common(envelope.type, envelope.source),
         ("ce_id", envelope.id.encode()),
-        ("ce_source", envelope.source.encode()),
         ("ce_time", now().encode()),
         ("ce_correlationid", envelope.workflow_id.encode()),
     ]
@@ -387,6 +386,12 @@ def encode(  # noqa: C901 (one line per header that may be absent)
     if envelope.tracestate is not None:
         headers.append(("tracestate", envelope.tracestate.encode()))
     return headers
+
+
+@lru_cache(1_000)
+def _common(kind: str, source: str) -> Headers:
+    """Give the headers that all events of one type from one source have."""
+    return [*COMMON[kind], ("ce_source", source.encode())]
 
 
 def now() -> str:
@@ -429,7 +434,11 @@ def task_time(identity: str) -> int | None:
 
 def run_id(app: str, agent: str, *identity: str) -> str:
     """Name a run: SHA-256 over app, agent and what it answers, length-prefixed; the same after a restart."""
-    return sha256(b"".join((_prefixed("callboard-run-v1", app, agent), *map(_sized, identity)))).hexdigest()
+    exact = [_prefixed("callboard-run-v1", app, agent)]
+    for part in identity:
+        data = part.encode()
+        exact += len(data).to_bytes(4, "big"), data
+    return sha256(b"".join(exact)).hexdigest()
 
 
 @lru_cache(1_000)

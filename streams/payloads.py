@@ -98,6 +98,16 @@ def read_task(value: bytes) -> TaskValue:
     return TaskValue(task.input, task.repository, task.artifacts)
 
 
+class RootValue(NamedTuple):
+    """What `Root` says, without being one: most agents never ask for it."""
+
+    agent: str
+    id: str
+    input: Any = None
+    input_omitted: bool = False
+    repository: RepositoryReference | None = None
+
+
 class ResultWriter:
     """Writes the results of one agent: the JSON of `ResultPayload`, joined from parts that are mostly known.
 
@@ -127,7 +137,7 @@ class ResultWriter:
         started_at: str | None,
         finished_at: str,
         run: str,
-        root: Root,
+        root: Root | RootValue,
         followers: Sequence[str],
         back: BackPayload | None = None,
     ) -> bytes:
@@ -162,11 +172,6 @@ def _quoted(text: str | None) -> str:
     return "null" if text is None else f'"{text}"'
 
 
-def write_result(*, agent: str, agent_version: str, **fields: Any) -> bytes:
-    """Write a result of an agent that writes only one."""
-    return ResultWriter(agent, agent_version).write(**fields)
-
-
 def _output(output: Any) -> bytes:
     written = orjson.dumps(output, _plain, orjson.OPT_NON_STR_KEYS)
     # orjson writes null for NaN and infinity; most outputs have none, and need no second look.
@@ -175,7 +180,7 @@ def _output(output: Any) -> bytes:
     return written
 
 
-def _root(root: Root) -> bytes:
+def _root(root: Root | RootValue) -> bytes:
     try:
         given, omitted = orjson.dumps(root.input), root.input_omitted
     except TypeError:  # numbers larger than 64 bits can be read and not be written

@@ -179,13 +179,17 @@ class Steps:
                 self._ended.set()
         return Taken(key, answer, replayed=False)
 
+    def end(self) -> None:
+        """Let no step begin any more."""
+        self._over = True
+
     async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._over = True
+        self.end()
         if not self._begun:
             return
         if isinstance(error, asyncio.CancelledError):

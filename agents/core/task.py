@@ -1,7 +1,7 @@
 """What an agent works on: the event, what started the workflow, and the artifacts it may open."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -187,7 +187,39 @@ class Task:
         return await self.store.read(reference)
 
 
-_current: ContextVar[Task] = ContextVar("callboard_current_task")
+class Attempt:
+    """One attempt of a run, whose `Task` is made when somebody asks for it.
+
+    Args:
+        make: Makes it.
+    """
+
+    __slots__ = ("_make", "_over", "task")
+
+    def __init__(self, make: Callable[[], Task]) -> None:
+        self._make, self._over = make, False
+        self.task: Task | None = None
+
+    def __call__(self) -> Task:
+        """Give the task, the same each time."""
+        if self.task is None:
+            self.task = self._make()
+            if self._over:
+                self.task.steps.end()
+        return self.task
+
+    async def end(self, error: BaseException | None) -> None:
+        """Wait for the steps that were begun, and let none begin any more.
+
+        Args:
+            error: What `execute` raised.
+        """
+        self._over = True
+        if self.task is not None:
+            await self.task.steps.__aexit__(type(error) if error is not None else None, error, None)
+
+
+_current: ContextVar[Task | Attempt] = ContextVar("callboard_current_task")
 
 
 def current_task() -> Task:
@@ -197,11 +229,12 @@ def current_task() -> Task:
         LookupError: Outside of a run.
     """
     try:
-        return _current.get()
+        found = _current.get()
     except LookupError:
         raise LookupError("current_task() works only inside an agent's execute") from None
+    return found() if isinstance(found, Attempt) else found
 
 
-def set_current_task(task: Task) -> None:
+def set_current_task(task: Task | Attempt) -> None:
     """Make `task` the current one in the calling context; the runtime does this before `execute`."""
     _current.set(task)
