@@ -25,6 +25,7 @@ from streams.topics import Topics
 AGENTS = ("researcher", "developer", "code_reviewer", "testing", "documentation")
 PARTITIONS = 4
 LIMIT = 90.0
+COMMAND = (sys.executable, "-m", "streams.command_line")
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,11 @@ class Worker:
 
     process: "subprocess.Popen[bytes]"
     log: Path
+
+    def lines(self) -> list[dict[str, Any]]:
+        """Give what was logged so far."""
+        text = self.log.read_text(errors="replace")
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{") and line[-1] == "}"]
 
     async def joined(self) -> None:
         """Wait until the worker owns partitions for each of its agents."""
@@ -72,14 +78,14 @@ class Deployment:
         }
 
     @contextmanager
-    def worker(self) -> Iterator[Worker]:
-        """Run a worker; it is killed on leaving, unless it ended before."""
+    def worker(self, *options: str, **settings: str) -> Iterator[Worker]:
+        """Run a worker, or several; killed on leaving, unless they ended before."""
         log = self._logs / f"{self.name}-{uuid.uuid4().hex[:4]}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [sys.executable, "-m", "streams.command_line", "run", "trivial_agents:app", "--port", "0"],
+                [*COMMAND, "run", "trivial_agents:app", "--port", "0", *options],
                 cwd=Path(__file__).parent,
-                env=self._environment,
+                env=self._environment | {f"CALLBOARD_{name.upper()}": it for name, it in settings.items()},
                 stdout=output,
                 stderr=output,
             )

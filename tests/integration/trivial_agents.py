@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import time
 from typing import Any
 
 from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Workflow, all_of
@@ -13,6 +14,8 @@ class Trivial(Agent):
 
     async def execute(self, input_data: Any) -> AgentResult[Any]:
         await asyncio.sleep(float(os.environ.get("TRIVIAL_SECONDS", "0")))
+        if isinstance(input_data, dict) and input_data.get("block") == self.name:
+            time.sleep(3600)  # noqa: ASYNC251 (what a handler must not do)
         if isinstance(input_data, dict) and input_data.get("fail") == self.name:
             raise ValueError(f"{self.name} was told to fail")
         return AgentResult(status=AgentStatus.COMPLETED, output=input_data)
