@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 LINK = "CALLBOARD_SUPERVISOR"
-# What every worker imports before it serves; those that are not there, it does without.
+# What every worker imports before it serves.
 NEEDED = ("streams.app", "uvicorn", "uvicorn.protocols.http.h11_impl", "uvloop")
 
 
@@ -35,7 +35,7 @@ def main() -> None:
         os.set_inheritable(descriptor, False)  # noqa: FBT003 (takes no keyword)
     _die_with_parent(link["parent"])
     for name in NEEDED:
-        with contextlib.suppress(ModuleNotFoundError):
+        with contextlib.suppress(Exception):  # whoever needs it imports it again, and says what is wrong
             importlib.import_module(name)
     told = _read_line(link["socket"])
     if not told:
