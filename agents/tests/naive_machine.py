@@ -347,6 +347,8 @@ class NaiveMachine:
                 turn.cancel.append(record.token)
             self._refuse_asks(record.token, turn)
         else:
+            # A last failure of this very turn is nobody's outcome.
+            turn.settled = [it for it in turn.settled if it != (record.token, "exhausted")]
             self._remove(record)
             turn.settled.append((record.token, "fenced"))
 

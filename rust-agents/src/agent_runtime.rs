@@ -726,7 +726,13 @@ impl AgentRuntime {
                     self.start_by.disarm(expires, token);
                 }
             }
-            State::Unacknowledged => self.unacknowledged -= 1,
+            State::Unacknowledged => {
+                self.unacknowledged -= 1;
+                // Its last failure may be of this very turn: then nobody was told yet.
+                if self.retries.exhausted(record.failed) {
+                    turn.settled.retain(|&(settled, _)| settled != token);
+                }
+            }
             State::Held { .. } => self.held -= 1,
         }
         // A waiting record is not the head of its lane, so it leaves nothing to the next one.

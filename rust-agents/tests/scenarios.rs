@@ -472,6 +472,17 @@ fn nothing_is_retried_while_suspended_and_a_lost_retry_is_fenced() {
     assert_eq!((runtime.stats().retrying, runtime.in_flight()), (0, 1));
 }
 
+/// Found by the simulation: it was settled as exhausted too, and its failure would have been
+/// published for a partition that is somebody else's.
+#[test]
+fn a_last_failure_is_no_outcome_when_its_partition_is_lost_in_the_same_turn() {
+    let mut runtime = machine(limits());
+    check(&mut runtime, 1, offered([offer(0, "a")]), Turn { start: vec![0], ..Turn::default() });
+    let lost = Input { assigned: Some(vec![]), ..failed(0, None) };
+    let fenced = Turn { settled: vec![(0, Reason::Fenced)], ..Turn::default() };
+    check(&mut runtime, 2, lost, fenced);
+}
+
 #[test]
 fn a_repeated_identity_is_done_at_once_and_only_in_its_own_partition() {
     let mut runtime = machine(Limits { slots: 9, dedupe_records: 5, dedupe_ms: 100, ..limits() });
