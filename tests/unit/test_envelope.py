@@ -114,7 +114,7 @@ def test_a_plain_task_may_be_part_of_a_trace() -> None:
 
 
 def test_headers_of_others_are_no_business_of_ours() -> None:
-    assert decode(with_headers(ce_tenant=b"\xff", ce_budget=b"", baggage=b"\xfe", other=None)) == decode(
+    assert decode(with_headers(ce_tenant=b"\xff", ce_audience=b"", baggage=b"\xfe", other=None)) == decode(
         with_headers()
     )
 
