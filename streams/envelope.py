@@ -22,13 +22,11 @@ from agents.core.errors import InvalidInputError
 TASK = "callboard.task.v1"
 RESULT = "callboard.result.v1"
 JOURNAL = "callboard.journal.v1"
-DEAD_LETTER = "callboard.deadletter.v1"
 # CloudEvents wants a URI in `dataschema`; the schema of that `$id` is in `schemas/`.
 SCHEMAS = {
     TASK: "urn:callboard:schema:task:v1",
     RESULT: "urn:callboard:schema:result:v1",
     JOURNAL: "urn:callboard:schema:journal:v1",
-    DEAD_LETTER: "urn:callboard:schema:deadletter:v1",
 }
 REQUIRED = ("ce_specversion", "ce_id", "ce_source", "ce_type")
 # What all events of a type have in common, encoded once.

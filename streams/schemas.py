@@ -1,4 +1,4 @@
-"""The JSON Schemas of task and result values, made from the pydantic types: `python -m streams.schemas`.
+"""The JSON Schemas of the values of events, made from the pydantic types: `python -m streams.schemas`.
 
 A schema is closed, so that a publisher's typing error shows; readers stay tolerant and pass over fields they
 do not know. Files are checked in and compared by a test, because other languages build on them.
@@ -15,10 +15,11 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core.core_schema import ModelSchema
 
 from streams.envelope import SCHEMAS
+from streams.journal import JournalPayload
 from streams.payloads import ResultPayload, TaskPayload
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-TYPES: Final[tuple[type[BaseModel], ...]] = (TaskPayload, ResultPayload)
+TYPES: Final[tuple[type[BaseModel], ...]] = (TaskPayload, ResultPayload, JournalPayload)
 FIRST: Final = ("$schema", "$id", "title", "description", "type", "properties", "required")
 
 
