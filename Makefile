@@ -5,17 +5,23 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench build schemas lock
+.PHONY: demo test check bench build schemas lock simulate mutants
 demo: build ## the main job on real Kafka; REPO=/path/to/repository for yours
 	@callboard demo $(if $(REPO),"$(REPO)")
 
-test: check ## every test, on the real local Kafka
+test: check simulate mutants ## every test, on the real local Kafka
 	pytest -q
 
 check: build ## everything that needs no Kafka and is no test of Python
 	ruff check . && ruff format --check . && mypy && lint-imports --no-logo
 	python -m streams.schemas --check schemas
 	cd rust-agents && cargo fmt --check && cargo clippy --all-targets --quiet -- -D warnings && cargo test --quiet
+
+simulate: ## the Rust machine in a simulated world of faults: 10^4 schedules, each made by its seed
+	cd rust-agents && cargo run --release --quiet --bin simulate -- --seeds $(or $(SEEDS),10000)
+
+mutants: ## faults of our own, put into the Rust machine one by one: the simulation must notice each
+	cd rust-agents && cargo run --release --quiet --features mutants --bin simulate -- --mutants
 
 bench: build ## one hop beside the raw client and FastStream
 	python benchmarks/hop.py
