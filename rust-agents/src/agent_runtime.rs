@@ -1,6 +1,20 @@
 //! The runtime exists to compose the parts below into one decision per turn; it never keeps a rule
 //! of its own that a part could keep.
 
+/// Whether a fault of our own was put in on purpose; `mutants.rs` lists them.
+#[cfg(feature = "mutants")]
+macro_rules! mutant {
+    ($name:ident) => {
+        crate::agent_runtime::mutants::is_active(crate::agent_runtime::mutants::Mutant::$name)
+    };
+}
+#[cfg(not(feature = "mutants"))]
+macro_rules! mutant {
+    ($name:ident) => {
+        false
+    };
+}
+
 pub(crate) mod admission;
 mod asks;
 pub(crate) mod assignment;
@@ -11,6 +25,8 @@ mod gate;
 pub(crate) mod lanes;
 pub(crate) mod limits;
 pub(crate) mod misuse;
+#[cfg(feature = "mutants")]
+pub(crate) mod mutants;
 mod offsets;
 mod rate_limit;
 mod record;
@@ -338,9 +354,23 @@ impl AgentRuntime {
                     self.retries.deposit();
                 }
                 record.state = State::Unacknowledged;
+                let lane = if mutant!(LaneReleasedEarly) { record.lane.take() } else { None };
+                let (partition, offset) = (record.partition, record.offset);
                 self.unacknowledged += 1;
                 self.admission.free_slot();
                 self.end_asks(token, turn);
+                self.release(lane);
+                if mutant!(CommitEarly)
+                    && let (Some(partition), Some(offset)) =
+                        (self.assignment.touch(partition), offset)
+                {
+                    partition.finish(offset);
+                }
+            }
+            State::Fenced if mutant!(FencedRunPublishes) => {
+                record.state = State::Unacknowledged;
+                self.unacknowledged += 1;
+                self.admission.free_slot();
             }
             State::Fenced => self.forget_fenced(token, turn),
             _ => {}
@@ -361,7 +391,16 @@ impl AgentRuntime {
         if let Some(end) = end {
             self.end_by.disarm(end, token);
         }
-        self.admission.free_slot();
+        if !mutant!(SlotKeptByBackoff) {
+            self.admission.free_slot();
+        }
+        if mutant!(DeadlineLostByRetry) {
+            record.deadline = None;
+        }
+        if mutant!(BudgetLostByRetry) {
+            record.purse = None;
+        }
+        let passed = if mutant!(ReorderOnRetry) { record.lane.take() } else { None };
         record.failed = record.failed.saturating_add(1);
         let late = record.deadline.is_some_and(|it| it <= self.now);
         if self.retries.exhausted(record.failed) && !late {
@@ -373,7 +412,8 @@ impl AgentRuntime {
         let delay = self.retries.delay(record.failed, retry_after);
         let due = self.now.saturating_add(i64::try_from(delay).unwrap_or(i64::MAX));
         self.backing_off += 1;
-        let in_time = record.deadline.is_none_or(|it| due < it);
+        let in_time = mutant!(RetryPastDeadline) || record.deadline.is_none_or(|it| due < it);
+        let due = if mutant!(RetryWithoutBackoff) { self.now } else { due };
         // Too late already: it expires below, or after the suspension, like any other record.
         let expires = if in_time { record.deadline } else { Some(self.now) };
         if let Some(expires) = expires {
@@ -384,13 +424,16 @@ impl AgentRuntime {
             self.retries.wait(due, token);
             turn.retries.push((token, record.failed, delay));
         }
+        self.release(passed);
     }
 
     /// A fenced run has ended: its slot and its lane are free.
     fn forget_fenced(&mut self, token: u64, turn: &mut Turn) {
         self.end_asks(token, turn);
         if let Some(record) = self.records.remove(&token) {
-            self.admission.free_slot();
+            if !mutant!(SlotLeaked) {
+                self.admission.free_slot();
+            }
             turn.settled.push((token, Reason::Fenced));
             self.release(record.lane);
         }
@@ -430,6 +473,9 @@ impl AgentRuntime {
 
     fn handle_seen(&mut self, seen: Seen) {
         let Seen { partition, offset, identity, timestamp } = seen;
+        if mutant!(SeenForgotten) {
+            return;
+        }
         if let Some(partition) = self.assignment.touch(partition) {
             partition.window.note(Sighting { identity, offset, timestamp }, self.dedupe);
         }
@@ -500,6 +546,7 @@ impl AgentRuntime {
             state: State::Waiting,
         };
         self.records.insert(token, record);
+        let lane = if mutant!(LaneIgnored) { None } else { lane };
         if partition.gate.holds(place.offset, partition.offsets.floor()) {
             partition.gate.stop(place.offset, token);
             self.open_gate(place.partition);
@@ -510,6 +557,14 @@ impl AgentRuntime {
 
     /// Why an offered record is not taken in; its offset is then in the books already.
     fn refuse(&mut self, offer: &Offer) -> Option<Reason> {
+        let elsewhere = mutant!(DedupeAcrossPartitions)
+            && self.assignment.partitions().any(|it| {
+                let Offer { identity, timestamp, place, .. } = *offer;
+                let sighting = identity.zip(place.offset);
+                let sighting =
+                    sighting.map(|(identity, offset)| Sighting { identity, offset, timestamp });
+                sighting.is_some_and(|sighting| it.window.repeats(sighting, self.dedupe))
+            });
         let Some(partition) = self.assignment.accept(offer.place) else {
             return Some(Reason::Stale);
         };
@@ -518,6 +573,7 @@ impl AgentRuntime {
             let sighting = offer.identity.map(|identity| Sighting { identity, offset, timestamp });
             let known = partition.offsets.know(offset);
             let repeats = sighting.is_some_and(|it| partition.window.repeats(it, self.dedupe));
+            let repeats = !mutant!(SkipDedupe) && (repeats || elsewhere);
             // A known offset is noted too: after a restart the window has not seen it.
             if let Some(sighting) = sighting {
                 partition.window.note(sighting, self.dedupe);
@@ -527,7 +583,9 @@ impl AgentRuntime {
                 return Some(Reason::Redelivered);
             }
             if repeats {
-                partition.receive_done(offset);
+                if !mutant!(DuplicateNotDone) {
+                    partition.receive_done(offset);
+                }
                 self.duplicates += 1;
                 return Some(Reason::Duplicate);
             }
@@ -548,12 +606,14 @@ impl AgentRuntime {
             if let Some(record) = self.records.get_mut(&token) {
                 record.state = State::Executing { end: None, cancelled: true };
                 turn.cancel.push(token);
-                self.refuse_asks(token, turn);
+                if !mutant!(AskForgottenByCancel) {
+                    self.refuse_asks(token, turn);
+                }
             }
         }
         // An expiry is an outcome, and a suspended partition may be someone else's in a moment: it
         // is for the next owner to decide.
-        if self.assignment.suspended() {
+        if self.assignment.suspended() && !mutant!(ExpireWhileSuspended) {
             return;
         }
         while let Some(token) = self.start_by.pop_due(self.now) {
@@ -604,7 +664,7 @@ impl AgentRuntime {
     }
 
     fn poll_starts(&mut self, turn: &mut Turn) {
-        if self.assignment.suspended() {
+        if self.assignment.suspended() && !mutant!(StartWhileSuspended) {
             return;
         }
         let (admission, most) = (&mut self.admission, self.max_done_bytes);
@@ -636,7 +696,9 @@ impl AgentRuntime {
                 self.start_by.disarm(deadline, token);
             }
             let timeout = self.timeout_ms.map(|it| self.now.saturating_add(it));
-            let end = record.deadline.into_iter().chain(timeout).min();
+            let timeout = if mutant!(TimeoutDropped) { None } else { timeout };
+            let deadline = if mutant!(DeadlineDropped) { None } else { record.deadline };
+            let end = deadline.into_iter().chain(timeout).min();
             if let Some(end) = end {
                 self.end_by.arm(end, token);
             }
@@ -679,7 +741,8 @@ impl AgentRuntime {
     fn next_timeout(&self) -> Option<i64> {
         let waiting = [self.start_by.earliest(), self.retries.next_due()];
         let waiting = waiting.into_iter().flatten().filter(|_| !self.assignment.suspended());
-        waiting.chain(self.end_by.earliest()).chain(self.asks.next_grant()).min()
+        let end_by = if mutant!(WakeForgotten) { None } else { self.end_by.earliest() };
+        waiting.chain(end_by).chain(self.asks.next_grant()).min()
     }
 
     /// Ends the part of a record that its lost partition took with it.
@@ -703,10 +766,12 @@ impl AgentRuntime {
                 if let Some(end) = end {
                     self.end_by.disarm(end, token);
                 }
-                if !cancelled {
+                let lane = if mutant!(FencedLaneReleased) { record.lane.take() } else { None };
+                if !cancelled && !mutant!(FencedRunGoesOn) {
                     turn.cancel.push(token);
                 }
                 self.refuse_asks(token, turn);
+                self.release(lane);
                 return;
             }
             State::Fenced => return,
@@ -738,7 +803,9 @@ impl AgentRuntime {
         // A waiting record is not the head of its lane, so it leaves nothing to the next one.
         let lane = if record.state == State::Waiting { None } else { record.lane };
         self.records.remove(&token);
-        turn.settled.push((token, Reason::Fenced));
+        if !mutant!(FencedInSilence) {
+            turn.settled.push((token, Reason::Fenced));
+        }
         self.release(lane);
     }
 
@@ -774,7 +841,9 @@ impl AgentRuntime {
             return;
         };
         record.state = State::Ready { place: self.admission.line_up(token) };
-        if let Some(deadline) = record.deadline {
+        if let Some(deadline) = record.deadline
+            && !mutant!(ExpiryForgotten)
+        {
             self.start_by.arm(deadline, token);
         }
     }

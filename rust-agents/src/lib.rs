@@ -73,6 +73,8 @@ pub use agent_runtime::dedupe::Identity;
 pub use agent_runtime::lanes::Lane;
 pub use agent_runtime::limits::Limits;
 pub use agent_runtime::misuse::Misuse;
+#[cfg(feature = "mutants")]
+pub use agent_runtime::mutants::{Mutant, activate};
 pub use agent_runtime::spend::{Amount, Budget, Refusal};
 pub use agent_runtime::turn::{Ask, Failure, Hold, Input, Offer, Place, Reason, Seen, Spent, Turn};
 pub use agent_runtime::{AgentRuntime, Stats};

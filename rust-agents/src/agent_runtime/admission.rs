@@ -63,7 +63,7 @@ impl Admission {
     }
 
     pub(crate) fn has_free_slot(&self) -> bool {
-        self.executing < self.limits.slots
+        self.executing < self.limits.slots + u64::from(mutant!(OneSlotTooMany))
     }
 
     pub(crate) fn take_slot(&mut self) {
@@ -93,7 +93,7 @@ impl Admission {
     pub(crate) fn flood_turned(&mut self) -> bool {
         let high = self.limits.max_queued_bytes * FLOOD_FACTOR;
         let mark = if self.flooded { high / 2 } else { high };
-        let flooded = self.backlog.bytes > mark;
+        let flooded = self.backlog.bytes > mark && !mutant!(FloodForgotten);
         std::mem::replace(&mut self.flooded, flooded) != flooded
     }
 
@@ -103,13 +103,14 @@ impl Admission {
     pub(crate) fn pauses(&self, paused: bool, partition: Backlog) -> bool {
         let Limits { max_queued_records, max_queued_bytes, .. } = self.limits;
         if paused {
-            self.flooded
+            mutant!(ResumeForgotten)
+                || self.flooded
                 || partition.records > max_queued_records / 2
                 || partition.bytes > max_queued_bytes / 2
         } else {
             (self.flooded && partition.records > 0)
-                || partition.records > max_queued_records
-                || partition.bytes > max_queued_bytes
+                || (partition.records > max_queued_records && !mutant!(RecordLimitForgotten))
+                || (partition.bytes > max_queued_bytes && !mutant!(ByteLimitForgotten))
         }
     }
 }

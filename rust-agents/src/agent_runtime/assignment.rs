@@ -78,7 +78,7 @@ impl Partition {
             backlog: Backlog::default(),
             paused: false,
             window: Window::default(),
-            gate: Gate::until(careful_until),
+            gate: Gate::until(if mutant!(CareIgnored) { 0 } else { careful_until }),
             without_offset: BTreeSet::new(),
             active: 0,
             reach: position,
@@ -94,6 +94,7 @@ impl Partition {
     fn adopt(self, assigned: &Assigned) -> Self {
         let &Assigned { epoch, position, .. } = assigned;
         let told = self.offsets.done().is_empty().then_some(position);
+        let told = if mutant!(CommitNotTold) { self.told } else { told };
         Self { epoch, position, paused: false, told, ..self }
     }
 
@@ -107,7 +108,8 @@ impl Partition {
 
     pub(crate) fn commit(&self, most_done_bytes: usize) -> Commit {
         let offset = self.offsets.floor();
-        let done = self.offsets.done().encode(offset, most_done_bytes);
+        let base = offset + u64::from(mutant!(DoneSetOffByOne));
+        let done = self.offsets.done().encode(base, most_done_bytes);
         Commit { offset, reach: self.reach.max(offset), done }
     }
 
@@ -128,6 +130,7 @@ impl Partition {
         let base = self.offsets.advance();
         let len = self.offsets.done().encoded_len(base);
         self.full = len * 4 >= most_done_bytes * 3 && len > 0 && self.offsets.blocked();
+        self.full &= !mutant!(DoneLimitForgotten);
     }
 
     pub(crate) fn full(&self) -> bool {
@@ -155,7 +158,8 @@ impl Partition {
     pub(crate) fn start(&mut self, record: &Record) {
         self.activate(record);
         if let Some(offset) = record.offset {
-            self.reach = self.reach.max(offset.saturating_add(1));
+            let next = offset.saturating_add(u64::from(!mutant!(ReachOffByOne)));
+            self.reach = self.reach.max(next);
         }
     }
 }
@@ -199,7 +203,9 @@ impl Assignment {
         let mut before = std::mem::take(&mut self.partitions);
         for it in assigned {
             // The rest of `before` is lost, so what is not adopted stays in it.
-            let adopted = if it.adopt { before.remove(&it.partition) } else { None };
+            let adopt = it.adopt || mutant!(AdoptEverything);
+            let adopted =
+                if adopt && !mutant!(AdoptNothing) { before.remove(&it.partition) } else { None };
             let current = match adopted {
                 Some(known) => known.adopt(it),
                 None => Partition::new(it),
@@ -212,11 +218,13 @@ impl Assignment {
 
     /// The partition a record read at `place` belongs to; `None` if it is stale.
     pub(crate) fn accept(&mut self, place: Place) -> Option<&mut Partition> {
-        if self.suspended {
+        if self.suspended && !mutant!(AcceptWhileSuspended) {
             return None;
         }
         self.touch(place.partition).filter(|it| {
-            it.epoch == place.epoch && place.offset.is_none_or(|offset| it.position <= offset)
+            let current = mutant!(IgnoreEpoch) || it.epoch == place.epoch;
+            let above = |offset| mutant!(IgnorePosition) || it.position <= offset;
+            current && place.offset.is_none_or(above)
         })
     }
 

@@ -77,6 +77,7 @@ impl Window {
             *latest = (offset, timestamp);
         }
         let lowest = self.sightings.back().map_or(0, |it| it.offset.saturating_sub(reach.records));
+        let lowest = lowest + 2 * u64::from(mutant!(DedupeTooNarrow));
         while let Some(first) = self.sightings.front()
             && first.offset < lowest
         {
@@ -104,6 +105,6 @@ impl Window {
 }
 
 fn within(reach: Reach, sighting: Sighting, offset: u64, timestamp: i64) -> bool {
-    sighting.offset - offset <= reach.records
-        && sighting.timestamp.saturating_sub(timestamp) <= reach.ms
+    let fresh = sighting.timestamp.saturating_sub(timestamp) <= reach.ms;
+    sighting.offset - offset <= reach.records && (fresh || mutant!(DedupeForAges))
 }

@@ -50,7 +50,7 @@ impl Gate {
         while self.alone.is_none()
             && let Some((offset, token)) = self.waiting.pop_first()
         {
-            if offset < self.until {
+            if offset < self.until && !mutant!(CareInCrowds) {
                 self.alone = Some(token);
             }
             passing.push(token);

@@ -32,7 +32,7 @@ impl Offsets {
     pub(crate) fn from_position(position: u64, done: &[u8]) -> Self {
         Self {
             open: BTreeMap::new(),
-            done: DoneSet::decode(done, position),
+            done: DoneSet::decode(done, position + u64::from(mutant!(DoneSetWrongBase))),
             floor: position,
             next: position,
         }
@@ -40,6 +40,9 @@ impl Offsets {
 
     /// Whether a copy of this offset is here, or was here and is done.
     pub(crate) fn know(&self, offset: u64) -> bool {
+        if mutant!(IgnoreRedelivery) {
+            return false;
+        }
         offset < self.floor
             || matches!(self.open.get(&offset), Some(Open::Unfinished(_)))
             || self.done.contains(offset)
@@ -81,6 +84,9 @@ impl Offsets {
     /// unfinished one, or one after the highest when everything received is done.
     pub(crate) fn advance(&mut self) -> u64 {
         self.floor = self.open.first_key_value().map_or(self.next, |(&offset, _)| offset);
+        if mutant!(CommitPastLowest) {
+            self.floor = self.next;
+        }
         self.done.forget_below(self.floor);
         self.floor
     }

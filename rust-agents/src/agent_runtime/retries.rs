@@ -41,7 +41,8 @@ impl Retries {
 
     /// Whether a run that failed this many times is to be given up.
     pub(crate) fn exhausted(&self, attempt: u32) -> bool {
-        u64::from(attempt) > self.most
+        let most = self.most + u64::from(mutant!(OneAttemptTooMany));
+        u64::from(attempt) > most.saturating_sub(u64::from(mutant!(OneAttemptTooFew)))
     }
 
     /// How long to wait after the given failed attempt, the first one being 1: exponential, with full
@@ -49,6 +50,8 @@ impl Retries {
     pub(crate) fn delay(&mut self, attempt: u32, retry_after: Option<u64>) -> u64 {
         let factor = 1_u64.checked_shl(attempt.saturating_sub(1)).unwrap_or(u64::MAX);
         let most = self.backoff_ms.saturating_mul(factor).min(self.max_backoff_ms);
+        let retry_after = if mutant!(RetryAfterIgnored) { None } else { retry_after };
+        let most = if mutant!(BackoffWithoutEnd) { most.saturating_mul(3) } else { most };
         self.roll(most).max(retry_after.unwrap_or(0))
     }
 
@@ -70,6 +73,9 @@ impl Retries {
     /// Takes out the next run to try again, if its time has come and the budget allows.
     pub(crate) fn pop_due(&mut self, now: i64) -> Option<u64> {
         self.fill(now);
+        if mutant!(RetryBudgetIgnored) {
+            return self.waiting.pop_due(now);
+        }
         if self.budget < RETRY {
             return None;
         }

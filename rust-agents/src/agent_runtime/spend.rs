@@ -71,7 +71,7 @@ impl Purse {
             (self.budget.tokens, gone.tokens, Refusal::Tokens),
             (self.budget.micro_usd, gone.micro_usd, Refusal::Money),
         ] {
-            if most.is_some_and(|most| after > most) {
+            if most.is_some_and(|most| after > most) && !mutant!(BudgetIgnored) {
                 return Err(refusal);
             }
         }
@@ -83,12 +83,15 @@ impl Purse {
     /// Takes what a call really cost instead of what was set aside for it.
     pub(crate) fn settle(&mut self, ask: u64, reserved: Amount, really: Amount) {
         self.asks.retain(|it| *it != ask);
+        if mutant!(SpendNotSettled) {
+            return;
+        }
         self.gone = self.gone.minus(reserved).plus(really);
     }
 
     /// Puts everything back that was set aside for a call that is not made.
     pub(crate) fn release(&mut self, ask: u64, reserved: Amount) {
-        self.calls = self.calls.saturating_sub(1);
+        self.calls = self.calls.saturating_sub(u64::from(!mutant!(CallNotGivenBack)));
         self.settle(ask, reserved, Amount::default());
     }
 }
