@@ -347,9 +347,10 @@ class NaiveMachine:
                 turn.cancel.append(record.token)
             self._refuse_asks(record.token, turn)
         else:
-            # A last failure of this very turn is nobody's outcome.
-            turn.settled = [it for it in turn.settled if it != (record.token, "exhausted")]
             self._remove(record)
+            # Of a failure of this very turn nobody was told yet.
+            turn.retries = [it for it in turn.retries if it[0] != record.token]
+            turn.settled = [it for it in turn.settled if it[0] != record.token]
             turn.settled.append((record.token, "fenced"))
 
     # Records come -------------------------------------------------------------------------------

@@ -511,6 +511,7 @@ class AgainstTheTwin(RuleBasedStateMachine):
         ),
         revoked=st.booleans(),
         events=st.lists(st.tuples(partitions, st.integers(1, 4), identities, times), max_size=3),
+        ends=st.tuples(st.booleans(), st.booleans()),
     )
     def assign(
         self,
@@ -518,6 +519,7 @@ class AgainstTheTwin(RuleBasedStateMachine):
         *,
         revoked: bool,
         events: list[tuple[int, int, bytes | None, int]],
+        ends: tuple[bool, bool],
     ) -> None:
         self.epoch += 1
         complete = []
@@ -532,7 +534,10 @@ class AgainstTheTwin(RuleBasedStateMachine):
             for number, back, identity, time in events
             if identity is not None and back <= self.read[number]
         ]
-        self.turn(assigned=complete, revoked=revoked, seen=seen)
+        executing = self.tokens("executing")
+        failed = [(token, None) for token in executing[:1] if ends[0]]
+        executed = [token for token in executing[1:] if ends[1]]
+        self.turn(assigned=complete, revoked=revoked, seen=seen, failed=failed, executed=executed)
 
 
 TestAgainstTheTwin = AgainstTheTwin.TestCase

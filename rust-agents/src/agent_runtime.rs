@@ -790,6 +790,8 @@ impl AgentRuntime {
                 if let Some(expires) = expires {
                     self.start_by.disarm(expires, token);
                 }
+                // Its failure may be of this very turn: then nobody was told yet.
+                turn.retries.retain(|&(retried, ..)| retried != token);
             }
             State::Unacknowledged => {
                 self.unacknowledged -= 1;

@@ -10,8 +10,9 @@
 //! - **Construction**: [`AgentRuntime::new`] checks its [`Limits`].
 //! - **The turn**: [`AgentRuntime::turn`] takes everything that happened since the last turn and
 //!   answers with everything to do now. It is the only method that changes anything.
-//! - **Getters**: [`AgentRuntime::in_flight`], [`queued`](AgentRuntime::queued),
-//!   [`running`](AgentRuntime::running), [`stats`](AgentRuntime::stats).
+//! - **Getters**: [`AgentRuntime::commit_of`], [`in_flight`](AgentRuntime::in_flight),
+//!   [`queued`](AgentRuntime::queued), [`running`](AgentRuntime::running),
+//!   [`stats`](AgentRuntime::stats).
 //!
 //! # Call order
 //!
@@ -22,17 +23,42 @@
 //! The life of a record:
 //!
 //! ```text
-//! offered --+--> settled: stale | redelivered | fenced           (forget it)
+//! offered --+--> settled: stale | redelivered | duplicate | fenced       (forget it)
 //!           +--> queued in its lane --> start --> executed --> acknowledged
-//!                     |                   |                        ^
-//!                     |                   +-- cancel (ends by `executed` all the same)
-//!                     +--> settled: expired (publish a failure) ---+
+//!                  ^   |                  |                        ^
+//!                  |   |                  +-- cancel (ends by `executed` all the same)
+//!                  |   +--> settled: expired (publish a failure) --+
+//!                  |                      |                        |
+//!                  +-- waits for a retry <-- failed                |
+//!                           |             |                        |
+//!                           |             +--> settled: exhausted -+
+//!                           +--> settled: expired -----------------+
 //! held -----+--> settled: stale | redelivered | fenced
 //!           +--> waits for a run that covers it --> done when that run is acknowledged
 //! ```
 //!
-//! A slot is free when `executed` is reported. A lane moves on, and an offset is done, when
-//! `acknowledged` is reported.
+//! A slot is free when `executed` or `failed` is reported. A lane moves on, and an offset is done,
+//! when `acknowledged` is reported. A run that waits for a retry keeps its lane and its offset.
+//!
+//! # Restart
+//!
+//! What [`AgentRuntime::commit_of`] answers goes into the log with every commit, and comes back by
+//! [`Assigned`]: the done set, so that what finished above the commit is not run again, and, after
+//! unclean ends, `reach`, below which to be careful. The records below the position come back by
+//! [`Input::seen`], so that the dedupe window is what it was. All of this is a hint: without it
+//! records run again, and nothing is lost.
+//!
+//! # Calls
+//!
+//! A run that wants to make a call that costs something asks first:
+//!
+//! ```text
+//! asked --+--> refused: calls | tokens | money | ended
+//!         +--> (waits for the rates of the agent) --> granted --> spent
+//!                        |                              +--> its attempt ends: booked as asked
+//!                        +--> its attempt ends, is cancelled or lost: refused, nothing is booked
+//!                        +--> spent: withdrawn, nothing is booked
+//! ```
 //!
 //! # Example
 //!

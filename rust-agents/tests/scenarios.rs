@@ -480,6 +480,11 @@ fn a_last_failure_is_no_outcome_when_its_partition_is_lost_in_the_same_turn() {
     check(&mut runtime, 1, offered([offer(0, "a")]), Turn { start: vec![0], ..Turn::default() });
     let lost = Input { assigned: Some(vec![]), ..failed(0, None) };
     let fenced = Turn { settled: vec![(0, Reason::Fenced)], ..Turn::default() };
+    check(&mut runtime, 2, lost, fenced.clone());
+    // Nor is one before the last a retry.
+    let mut runtime = machine(Limits { retries: 1, ..limits() });
+    check(&mut runtime, 1, offered([offer(0, "a")]), Turn { start: vec![0], ..Turn::default() });
+    let lost = Input { assigned: Some(vec![]), ..failed(0, None) };
     check(&mut runtime, 2, lost, fenced);
 }
 

@@ -15,12 +15,12 @@ impl Identity {
     /// The identity that these bytes spell out.
     #[must_use]
     pub fn of(bytes: &[u8]) -> Self {
-        let mut high = DefaultHasher::new();
-        high.write(bytes);
-        let mut low = DefaultHasher::new();
-        low.write_u8(1);
-        low.write(bytes);
-        Self(u128::from(high.finish()) << 64 | u128::from(low.finish()))
+        let mut hasher = DefaultHasher::new();
+        hasher.write(bytes);
+        let high = hasher.finish();
+        // The state is wider than what it gives at once: one pass over the bytes is enough.
+        hasher.write_u8(0xFF);
+        Self(u128::from(high) << 64 | u128::from(hasher.finish()))
     }
 }
 

@@ -19,6 +19,11 @@ impl Hasher for TokenHasher {
         }
     }
 
+    fn write_u128(&mut self, value: u128) {
+        // Each half is a hash already.
+        self.write_u64(u64::try_from(value >> 64).unwrap_or_default());
+    }
+
     fn write_u64(&mut self, value: u64) {
         self.0 = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
     }
