@@ -91,8 +91,10 @@ def cells(row: Row) -> tuple[str, ...]:
     )
 
 
-async def play(scenario: Scenario, size: Size, broker: Broker, folder: Path, seed: int) -> Row:
-    """Play a scenario and check its history, which is kept if anything is wrong."""
+async def play(  # noqa: PLR0913 (what a scenario needs)
+    scenario: Scenario, size: Size, broker: Broker, folder: Path, seed: int, *, keep: bool
+) -> Row:
+    """Play a scenario and check its history, which is kept if anything is wrong, or always."""
     began = time.monotonic()
     async with stage(scenario.settings_for(seed), broker, folder) as here:
         trials = await scenario.play(here, size)
@@ -102,7 +104,7 @@ async def play(scenario: Scenario, size: Size, broker: Broker, folder: Path, see
         left = 0 if settled else sum(here.left.values())
     report = await asyncio.to_thread(check, history)
     row = Row(scenario, trials, report, left, seed, time.monotonic() - began, problems)
-    if row.failed:
+    if keep or row.failed:
         history.save(folder / "history")
     return row
 
@@ -181,7 +183,8 @@ def main() -> int:
                 f"{scenario.name} {scenario.title}: {size.trials} trials, {size.tasks} tasks, seed {seed}",
                 flush=True,
             )
-            rows.append(asyncio.run(play(scenario, size, broker, here, seed)))
+            keep = given.folder is not None
+            rows.append(asyncio.run(play(scenario, size, broker, here, seed, keep=keep)))
             tell(rows[-1], here)
     finally:
         broker.down()

@@ -202,6 +202,12 @@ class Facts:
             yield self.of("results", source)
 
     @cached_property
+    def good(self) -> set[str]:
+        """Workflows in which nothing should have failed."""
+        places = [it.place for it in self.history.published if it.expect == "result"]
+        return {workflow_of(self.by_place[place]) for place in places if place in self.by_place}
+
+    @cached_property
     def first(self) -> dict[str, list[Result]]:
         """Every agent's results without second copies."""
         found: dict[str, list[Result]] = {}
@@ -510,6 +516,10 @@ def _bad_letters(facts: Facts) -> Iterator[Violation]:
                 yield Violation("I10", "letter of nothing", letter.place, f"{'/'.join(place)} does not exist")
                 continue
             kept |= {(agent, original.place), (agent, workflow_of(original))}
+            if workflow_of(original) in facts.good:
+                yield Violation(
+                    "I10", "unexpected letter", letter.place, f"{original.place} is a good record"
+                )
             yield from _unlike(facts, agent, letter, original, known)
         facts.counts["dead letters"] += len(letters)
     for published in facts.history.published:

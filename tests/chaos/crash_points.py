@@ -17,12 +17,6 @@ import signal
 from collections.abc import Callable
 from typing import Any
 
-from aiokafka import AIOKafkaConsumer
-
-from agents.core.llm import AnthropicProvider
-from agents.core.runtime import Runtime
-from streams.worker import AgentWorker
-
 VARIABLE = "CHAOS_CRASH"
 POINTS = ("consume", "intent", "answer", "journal", "produce", "commit", "committed")
 
@@ -38,6 +32,12 @@ def install() -> None:
     if point not in POINTS:
         raise ValueError(f"{VARIABLE} names {point!r}; there are {', '.join(POINTS)}")
     left = int(number or 1)
+    # Here, because whoever only wants the names of the points is not to load the product.
+    from aiokafka import AIOKafkaConsumer  # noqa: PLC0415
+
+    from agents.core.llm import AnthropicProvider  # noqa: PLC0415
+    from agents.core.runtime import Runtime  # noqa: PLC0415
+    from streams.worker import AgentWorker  # noqa: PLC0415
 
     def count(here: str) -> None:
         nonlocal left

@@ -11,6 +11,8 @@ from .load import Letter
 from .proxy import Blocked
 from .stage import SESSION_SECONDS, Stage
 
+MOSTLY = 0.8
+
 
 @asynccontextmanager
 async def background(stage: Stage, letters: Iterable[Letter], rate: float) -> AsyncIterator[None]:
@@ -29,22 +31,26 @@ def tasks(stage: Stage, number: int) -> Iterator[Letter]:
         yield stage.load.task()
 
 
-def endless(stage: Stage, ended: Callable[[], bool]) -> Iterator[Letter]:
-    """Give tasks for the first agent until it is enough."""
-    while not ended():
+def endless(stage: Stage, ended: Callable[[], bool], least: int = 0) -> Iterator[Letter]:
+    """Give tasks for the first agent until something has ended, and at least so many."""
+    given = 0
+    while given < least or not ended():
+        given += 1
         yield stage.load.task()
 
 
 async def kill_a_worker(stage: Stage) -> None:
-    """Kill any worker that runs, and start it again."""
-    if running := stage.fleet.running:
-        number = stage.chance.choice(running)
-        stage.fleet.kill(number)
-        stage.fleet.start(number)
+    """Kill a worker and start it again: one at work mostly, sometimes any, even if it has only just begun."""
+    await stage.flow()
+    at_work = stage.fleet.at_work or stage.fleet.running
+    number = stage.chance.choice(at_work if stage.chance.random() < MOSTLY else stage.fleet.running)
+    stage.fleet.kill(number)
+    stage.fleet.start(number)
 
 
 async def kill_the_broker(stage: Stage) -> None:
     """Kill the broker, leave it away for a moment, and start it again."""
+    await stage.flow()
     stage.note("kill", "broker", disrupts=True)
     stage.broker.kill()
     await asyncio.sleep(stage.chance.uniform(0, 2))
@@ -54,7 +60,7 @@ async def kill_the_broker(stage: Stage) -> None:
 
 async def freeze_a_worker(stage: Stage) -> None:
     """Stop a worker until its partitions are others', and let it go on."""
-    await asyncio.sleep(stage.chance.uniform(1, 2))
+    await stage.flow()
     number = stage.chance.choice(stage.fleet.running)
     stage.fleet.freeze(number)
     await asyncio.sleep(SESSION_SECONDS + stage.chance.uniform(2, 4))
@@ -63,6 +69,7 @@ async def freeze_a_worker(stage: Stage) -> None:
 
 async def cut_off_a_worker(stage: Stage) -> None:
     """Let nothing through between a worker and the broker, in one way or both, for a while."""
+    await stage.flow()
     number = stage.chance.choice([*stage.proxies])
     way = stage.chance.choice([Blocked.BOTH, Blocked.TO_BROKER, Blocked.TO_CLIENT])
     stage.note(f"cut off {way}", f"worker {number}", disrupts=True)

@@ -27,13 +27,16 @@ class Fleet:
     Args:
         folder: Where each process logs to.
         environment: Variables for all workers, besides this process's own.
+        name: Begins the static instance id of each worker: this fleet never runs two of one number, as a
+            supervisor would not.
         agents: How many agents each worker has.
         events: What is done is written here.
     """
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], agents: int, events: list[Event]
+        self, folder: Path, environment: Mapping[str, str], name: str, agents: int, events: list[Event]
     ) -> None:
+        self._name = name
         self._folder = folder
         self._agents = agents
         self._environment = dict(environment)
@@ -51,6 +54,11 @@ class Fleet:
         """The workers that are alive."""
         return [number for number, process in self._processes.items() if process.poll() is None]
 
+    @property
+    def at_work(self) -> list[int]:
+        """The workers that are alive and have been given partitions for each agent."""
+        return [number for number in self.running if self._has_joined(number)]
+
     def start(self, number: int, **environment: str) -> None:
         """Start a worker.
 
@@ -61,7 +69,7 @@ class Fleet:
         self._starts += 1
         self._resting.discard(number)
         log = self._logs[number] = self._folder / f"worker-{number}-{self._starts:03}.log"
-        own = self._own.get(number, {})
+        own = {"CALLBOARD_INSTANCE_ID": f"{self._name}-{number}"} | self._own.get(number, {})
         with log.open("wb") as output:
             self._processes[number] = subprocess.Popen(
                 [sys.executable, "-m", "streams.command_line", "run", APPLICATION, "--port", "0"],
@@ -114,7 +122,7 @@ class Fleet:
     async def joined(self) -> None:
         """Wait until every worker that runs has been given partitions for each of its agents."""
         async with asyncio.timeout(STOP_SECONDS):
-            while not all(map(self._has_joined, self.running)):
+            while self.at_work != self.running:
                 await asyncio.sleep(WATCH_SECONDS)
 
     def _has_joined(self, number: int) -> bool:

@@ -1,4 +1,4 @@
-"""The faults of the matrix, F1 to F15, as scenarios: each plays on a stage of its own, and is checked then.
+"""The faults of the matrix, F0 (none) to F15, as scenarios: each plays on a stage of its own.
 
 F8, F10, F12 and F16 to F26 are not here: slow networks and outages of hours are for long runs, the rest needs
 a cluster or another mode.
@@ -19,7 +19,7 @@ from .stage import FOLLOWS, Settings, Stage
 if TYPE_CHECKING:
     from .load import Letter
 
-RATE = 60.0  # tasks a second that two cores can do five hops of, each with a model call
+RATE = 30.0  # tasks a second that two cores can do five hops of, each with a model call
 SETTLE_SECONDS = 120.0
 RETRIES = {"retries": 5, "backoff": 0.1, "max_backoff": 2.0}
 
@@ -59,15 +59,24 @@ class Scenario:
         return replace(Settings(seed), **self.settings)
 
 
+async def calm(stage: Stage, size: Size) -> int:
+    """Break nothing: what the others are compared with."""
+    await stage.workers(3)
+    await stage.load.publish(faults.tasks(stage, size.tasks), RATE)
+    return size.trials
+
+
 async def workers_killed(stage: Stage, size: Size) -> int:
     """Kill any of three workers, again and again, while tasks come in."""
     await stage.workers(3)
     pause = size.tasks / RATE / (size.trials + 1)
-    async with faults.background(stage, faults.tasks(stage, size.tasks), RATE):
+    done = 0
+    async with faults.background(stage, faults.endless(stage, lambda: done == size.trials, size.tasks), RATE):
         for _ in range(size.trials):
             await asyncio.sleep(pause * stage.chance.uniform(0.5, 1.5))
             await faults.kill_a_worker(stage)
-    return size.trials
+            done += 1
+    return done
 
 
 async def crash_points(stage: Stage, size: Size) -> int:
@@ -124,11 +133,13 @@ async def brokers_killed(stage: Stage, size: Size) -> int:
     """Kill the broker under load and start it again."""
     await stage.workers(3)
     pause = size.tasks / RATE / (size.trials + 1)
-    async with faults.background(stage, faults.tasks(stage, size.tasks), RATE):
+    done = 0
+    async with faults.background(stage, faults.endless(stage, lambda: done == size.trials, size.tasks), RATE):
         for _ in range(size.trials):
             await asyncio.sleep(pause * stage.chance.uniform(0.5, 1))
             await faults.kill_the_broker(stage)
-    return size.trials
+            done += 1
+    return done
 
 
 async def partitions(stage: Stage, size: Size) -> int:
@@ -242,8 +253,8 @@ async def repeats(stage: Stage, size: Size) -> int:
 async def rebalance_storm(stage: Stage, size: Size) -> int:
     """Let workers come and go, gracefully or not, faster than groups can settle."""
     await stage.workers(2)
-    pause = 1.5
-    async with faults.background(stage, faults.tasks(stage, size.tasks), RATE / 3):
+    pause, done = 1.5, False
+    async with faults.background(stage, faults.endless(stage, lambda: done, size.tasks), RATE / 3):
         for trial in range(size.trials):
             await asyncio.sleep(stage.chance.uniform(0.5, pause))
             number = 2 + trial % 2
@@ -253,12 +264,14 @@ async def rebalance_storm(stage: Stage, size: Size) -> int:
                 stage.fleet.kill(number)
             else:
                 await stage.fleet.stop(number)
+        done = True
     return size.trials
 
 
 ERRORS = {"ok": 80, "429": 6, "529": 4, "500": 4, "reset": 3, "truncated": 2, "hang": 1}
 
 SCENARIOS = (
+    Scenario("F0", "nothing is broken", calm, Size(1, 300), Size(1, 1_000)),
     Scenario("F1", "worker killed (SIGKILL) at random", workers_killed, Size(6, 600), Size(20, 4_000)),
     Scenario("F2", "worker dies at each named point", crash_points, Size(1, 0), Size(8, 0)),
     Scenario(

@@ -41,6 +41,9 @@ KINDS = ("tasks", "results")
 PARTITIONS = 12
 SESSION_SECONDS = 6
 LOOK_SECONDS = 0.5
+WATCH_SECONDS = 0.02
+FLOW_SECONDS = 20.0
+FLOW_BYTES = 20 * 250  # twenty lines of the ledger, about
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,14 @@ class Stage:
             await topics_exist(self.broker.servers, topics)
         await self.fleet.joined()
 
+    async def flow(self) -> None:
+        """Wait until model calls are being made again, so that what comes next hits something."""
+        before = self._ledger.stat().st_size
+        with suppress(TimeoutError):
+            async with asyncio.timeout(FLOW_SECONDS):
+                while self._ledger.stat().st_size < before + FLOW_BYTES:
+                    await asyncio.sleep(WATCH_SECONDS)
+
     async def settle(self, seconds: float) -> bool:
         """Wait until everything that was published is finished by all agents and committed."""
         try:
@@ -236,7 +247,7 @@ async def stage(settings: Settings, broker: Broker, folder: Path) -> AsyncIterat
         "CHAOS_AGENT_OPTIONS": json.dumps(dict(settings.agents)),
         **settings.workers,
     }
-    it.fleet = Fleet(folder, environment, len(FOLLOWS), it.events)
+    it.fleet = Fleet(folder, environment, it.name, len(FOLLOWS), it.events)
     helpers: list[asyncio.Task[None]] = []
     try:
         async with Load(broker.servers, it.application, keys=settings.keys, seed=settings.seed) as it.load:

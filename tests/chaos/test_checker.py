@@ -315,6 +315,11 @@ def duplicate_letter(history: History) -> None:
     append_copy(history, index(history, "dead.documentation", "bad"))
 
 
+def unexpected_letter(history: History) -> None:
+    number = next(n for n, it in enumerate(history.published) if it.expect == "dead")
+    history.published[number] = replace(history.published[number], expect="result")
+
+
 def no_letter(history: History) -> None:
     del history.records[index(history, "dead.documentation", "bad")]
 
@@ -350,6 +355,7 @@ PLANTED: dict[Callable[[History], None], tuple[str, str]] = {
     letter_without_reason: ("I10", "letter without reason"),
     letter_of_nothing: ("I10", "letter of nothing"),
     duplicate_letter: ("I10", "duplicate letter"),
+    unexpected_letter: ("I10", "unexpected letter"),
     no_letter: ("I10", "no letter"),
     fenced_write: ("I11", "fenced write"),
 }
