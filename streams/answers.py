@@ -8,12 +8,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from agents.core.base import Agent, AgentResult, AgentStatus, ErrorDetail
-from agents.core.errors import InvalidOutputError, ResultTooLargeError
+from agents.core.errors import InvalidOutputError, ResultTooLargeError, RoundsExhaustedError
 from agents.core.task import ArtifactReference, Event, Root
+from agents.core.workflow import Back
 from streams import envelope as envelopes
+from streams import rounds
 from streams.dead_letters import Letter
 from streams.envelope import RESULT, Envelope, Headers, Record
-from streams.payloads import ResultPayload, TaskPayload, write_result
+from streams.payloads import BackPayload, ResultPayload, TaskPayload, write_result
 from streams.topics import MAX_RECORD_BYTES
 from streams.work import NO_SUCCESS, Part, Work, failed, parse
 
@@ -102,6 +104,10 @@ class Answers:
 
     def encode(self, work: Work, given: Given | None, result: AgentResult[Any]) -> Outcome:
         """Write a result; one that cannot be written, or is too large, becomes a failure that says so."""
+        back = self._way_back(work, result)
+        if back is not None and rounds.times(work.envelope.rounds, back) >= back.rounds:
+            # Decided here, where the rounds and the workflow are known: nobody after this needs to agree.
+            result = _exhausted(result, back)
         if result.error is not None:
             result = result.model_copy(update={"error": _printable(result.error)})
         try:
@@ -124,7 +130,12 @@ class Answers:
         return Outcome(value, self._headers(work, result.status), result.status, result.error)
 
     def _written(self, work: Work, given: Given | None, result: AgentResult[Any]) -> bytes:
-        workflow = work.workflow
+        root = given.root if given is not None else self._unknown_root(work)
+        way = self._way_back(work, result)
+        back: BackPayload | None = None
+        if way is not None and work.workflow is not None:
+            entry = rounds.entry(work.envelope.rounds) or root.agent
+            back = BackPayload(to=way.to, without=work.workflow.without(way.step, entry=entry))
         return write_result(
             agent=self._agent.name,
             agent_version=self._agent.config.version,
@@ -138,9 +149,20 @@ class Answers:
             started_at=work.begun,
             finished_at=envelopes.now(),
             run=work.run,
-            root=given.root if given is not None else self._unknown_root(work),
-            followers=workflow.followers.get(self._agent.name, ()) if workflow is not None else (),
+            root=root,
+            followers=self._followers(work, back),
+            back=back,
         )
+
+    def _followers(self, work: Work, back: BackPayload | None) -> Sequence[str]:
+        if back is not None:
+            return (back.to,)
+        return work.workflow.followers.get(self._agent.name, ()) if work.workflow is not None else ()
+
+    def _way_back(self, work: Work, result: AgentResult[Any]) -> Back | None:
+        if work.workflow is None or result.status is not AgentStatus.COMPLETED:
+            return None
+        return work.workflow.way_back(self._agent.name, result.verdict)
 
     def _headers(self, work: Work, status: AgentStatus) -> Headers:
         given = work.envelope
@@ -153,6 +175,7 @@ class Answers:
                 workflow_id=given.workflow_id,
                 workflow=given.workflow,
                 round=given.round,
+                rounds=given.rounds,
                 status=status.value,
                 deadline=given.deadline,
                 hops=None if given.hops is None else max(0, given.hops - 1),
@@ -163,6 +186,21 @@ class Answers:
             ),
             causes=[(it.envelope.id, envelopes.record_digest(it.record)) for it in answered],
         )
+
+
+def _exhausted(result: AgentResult[Any], back: Back) -> AgentResult[Any]:
+    """Turn a result that would go back once more into a failure; what it says stays, for people."""
+    error = RoundsExhaustedError(
+        f"{back.step} says {back.when!r} after it went back to {back.to} {back.rounds} times, which is all"
+    )
+    detail = ErrorDetail(type=error.type, message=str(error))
+    return result.model_copy(update={"status": AgentStatus.FAILED, "error": detail})
+
+
+def why_timed_out(work: Work) -> str:
+    """Say what a join waited for in vain."""
+    have = ", ".join(work.parts or ()) or "nobody"
+    return f"no result of {', '.join(work.missing)} came in time; there were those of {have}"
 
 
 def why_upstream_failed(work: Work) -> str:

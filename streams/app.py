@@ -24,7 +24,7 @@ from streams.kafka.admin import cluster_id, ensure_positions, ensure_topics
 from streams.kafka.private_access import producer_of
 from streams.kafka.publisher import PRODUCER_OPTIONS, Publisher
 from streams.kafka.subscriber import AgentSubscriber
-from streams.restore import KafkaRestore
+from streams.restore import KafkaJoinLog, KafkaRestore
 from streams.settings import Settings
 from streams.topics import Topics
 from streams.watchdog import Watchdog
@@ -98,6 +98,7 @@ class AgentApp(AsgiFastStream):
                     results=self.topics.results(agent_name),
                     journal=self.topics.journal(agent_name),
                 ),
+                joins=KafkaJoinLog(connection, topic=self.topics.joins(agent_name)),
                 store=store,
                 drain_seconds=self.settings.drain_seconds,
                 instance=instance,
@@ -149,6 +150,10 @@ class AgentApp(AsgiFastStream):
             raise ConfigurationError(f"workflow {next(iter(self.workflows))!r} has no steps")
         return found
 
+    def _joining_agents(self) -> list[str]:
+        found = (step for workflow in self.workflows.values() for step in workflow.steps.values())
+        return list(dict.fromkeys(step.name for step in found if step.joins))
+
     def _own_agents(self, only: Collection[str]) -> dict[str, Any]:
         agents = self._agents()
         if unknown := [name for name in only if name not in agents]:
@@ -170,9 +175,9 @@ class AgentApp(AsgiFastStream):
         for worker, _ in self._members.values():
             chosen_backend(worker.agent.config.llm)
         settings = self.settings
-        topics = {
-            topic: self.topics.config(topic) for agent in self._agents() for topic in self.topics.of(agent)
-        }
+        names = [topic for agent in self._agents() for topic in self.topics.of(agent)]
+        names += [self.topics.joins(agent) for agent in self._joining_agents()]
+        topics = {topic: self.topics.config(topic) for topic in names}
         partitions = await ensure_topics(
             settings.connection, topics, partitions=settings.partitions, replication=settings.replication
         )
@@ -237,7 +242,7 @@ class AgentApp(AsgiFastStream):
                 stats = worker.runtime.stats()
                 metrics.gauge("running", name).set(stats["running"])
                 metrics.gauge("queued", name).set(stats["queued_records"])
-                metrics.gauge("held", name).set(stats["held"])
+                metrics.gauge("held", name).set(worker.joins_waiting)
                 metrics.gauge("unacknowledged", name).set(stats["unacknowledged"])
                 metrics.gauge("partitions", name).set(subscriber.owned)
                 for topic, lag in subscriber.lag().items():

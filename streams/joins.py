@@ -14,7 +14,6 @@ import heapq
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Collection, Iterable
 from dataclasses import dataclass, field
-from typing import Generic, TypeVar
 
 from agents.core.workflow import Awaiting
 from streams.envelope import Record, record_digest
@@ -487,52 +486,3 @@ def _empty(partition: int, key: Key, agent: str | None) -> Change:
 
 def _size(record: Record | None) -> int:
     return 0 if record is None else len(record.value or b"") + len(record.key or b"") + 1024
-
-
-# Until the worker uses the above ----------------------------------------------------------------
-
-P = TypeVar("P")
-
-
-@dataclass(slots=True)
-class Parts(Generic[P]):
-    """What has come for one join."""
-
-    awaited: frozenset[str]
-    have: dict[str, P] = field(default_factory=dict)
-
-
-class Joins(Generic[P]):
-    """Waiting joins by (workflow, round)."""
-
-    def __init__(self) -> None:
-        self._waiting: dict[Key, Parts[P]] = {}
-
-    def __len__(self) -> int:
-        return len(self._waiting)
-
-    def missing(self, key: Key, agent: str, awaited: frozenset[str]) -> frozenset[str] | None:
-        """Tell which agents are still awaited once `agent`'s part is there; none if it is there already."""
-        parts = self._waiting.get(key)
-        if parts is None:
-            return awaited - {agent}
-        if agent in parts.have:
-            return None
-        return parts.awaited - parts.have.keys() - {agent}
-
-    def wait(self, key: Key, agent: str, part: P, awaited: frozenset[str]) -> None:
-        """Keep a part until the others are there."""
-        self._waiting.setdefault(key, Parts(awaited)).have[agent] = part
-
-    def complete(self, key: Key) -> dict[str, P]:
-        """Take the parts that waited, because the last one is there."""
-        parts = self._waiting.pop(key, None)
-        return parts.have if parts is not None else {}
-
-    def forget(self, key: Key, agent: str, part: P) -> None:
-        """Drop a part whose partition went to another member; another copy of it stays."""
-        parts = self._waiting.get(key)
-        if parts is not None and parts.have.get(agent) is part:
-            del parts.have[agent]
-            if not parts.have:
-                del self._waiting[key]

@@ -5,7 +5,7 @@ is not done again. Both are read from the time of the first record that is not c
 as there is unfinished work, however long the topics are.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -86,6 +86,37 @@ class KafkaRestore:
                         (record.topic, record.partition, record.offset, identity, record.timestamp)
                     )
         return log
+
+
+class KafkaJoinLog:
+    """Reads what the joins of one agent need.
+
+    Args:
+        connection: To Kafka.
+        topic: The agent's topic of joins.
+    """
+
+    def __init__(self, connection: Connection, *, topic: str) -> None:
+        self._connection, self._topic = connection, topic
+
+    async def states(self, partitions: Collection[int]) -> dict[int, list[Record]]:
+        """Give all records of the topic of joins, per partition, in order."""
+        found: dict[int, list[Record]] = {partition: [] for partition in partitions}
+        async with Reader(self._connection) as reader:
+            starts = await reader.first_offsets((self._topic, partition) for partition in partitions)
+            async for record in reader.read(starts):
+                found[record.partition].append(record)
+        return found
+
+    async def record(self, topic: str, partition: int, offset: int) -> Record | None:
+        """Give one record; none if it is not kept any more."""
+        place = topic, partition
+        async with Reader(self._connection) as reader:
+            if offset < (await reader.first_offsets([place]))[place]:
+                return None
+            async for record in reader.read({place: offset}, ends={place: offset + 1}):
+                return record
+        return None
 
 
 class Past:

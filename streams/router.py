@@ -1,22 +1,26 @@
 """Decides what a record means for one agent: a run, a failure, a part of a join, or nothing to do.
 
-Knows the edges of the workflows and what waits in joins. Never runs anything and never raises for what a
-record holds.
+Knows the edges of the workflows. Never runs anything and never raises for what a record holds.
 """
 
-import weakref
-from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from agents import metrics
 from agents.core.base import AgentStatus, ErrorDetail
 from agents.core.budget import Budget
-from agents.core.errors import AgentError, HopsExhaustedError, InvalidInputError
-from agents.core.workflow import Workflow
+from agents.core.errors import (
+    AgentError,
+    HopsExhaustedError,
+    InvalidInputError,
+    RoundsExhaustedError,
+)
+from agents.core.workflow import Back, Workflow
 from streams import envelope as envelopes
+from streams import rounds
 from streams.envelope import RESULT, TASK, Envelope, Record, first_round, place
-from streams.joins import Joins, Key
+from streams.join_records import Key, Reference
+from streams.joins import Firing
 from streams.payloads import ResultPayload
 from streams.restore import Past
 from streams.topics import Topics
@@ -24,7 +28,6 @@ from streams.work import NO_SUCCESS, Part, Work, failed, parse
 
 # With it and the headers, whose size the envelope bounds, every result up to its limit fits into a record.
 MAX_KEY_BYTES = 32 * 1024
-REMEMBERED_JOINS = 10_000
 
 
 class Router:
@@ -36,10 +39,9 @@ class Router:
         workflows: The application's workflows by name; those without the agent are ignored.
         topics: Topic names.
         past: Knows what happened before this worker.
-        holds: Tells whether the runtime still holds a part of that number.
     """
 
-    def __init__(  # noqa: PLR0913 (its surroundings, keyword-only)
+    def __init__(
         self,
         *,
         app: str,
@@ -47,84 +49,85 @@ class Router:
         workflows: Mapping[str, Workflow],
         topics: Topics,
         past: Past,
-        holds: Callable[[int], bool],
     ) -> None:
         self._app, self._agent = app, agent
         self._workflows = {name: w for name, w in workflows.items() if agent in w.steps}
         self._topics = topics
         self._tasks_topic = topics.tasks(agent)
         self._past = past
-        self._holds = holds
-        # The workflows by name in which this agent answers a source's results, or tasks (none).
+        # The workflows by name in which this agent reads a source's results, or tasks (none).
         self._answering: dict[str | None, dict[str, Workflow]] = {
-            source: {n: w for n, w in self._workflows.items() if source in (None, *w.steps[agent].after)}
+            source: {n: w for n, w in self._workflows.items() if source in (None, *w.reads(agent))}
             for source in (None, *self.sources)
         }
-        self._joins: Joins[Part] = Joins()
-        self._fired: OrderedDict[Key, weakref.ref[Work]] = OrderedDict()
+        self._may_go_back = {n: {back.step for back in w.backs} for n, w in self._workflows.items()}
 
     @property
     def sources(self) -> tuple[str, ...]:
-        """The agents whose results this one answers, in any workflow."""
+        """The agents whose results this one reads, in any workflow."""
         found: dict[str, None] = {}
         for workflow in self._workflows.values():
-            found |= dict.fromkeys(workflow.steps[self._agent].after)
+            found |= dict.fromkeys(workflow.reads(self._agent))
         return tuple(found)
 
-    def assign(self, adopted: set[tuple[str, int]]) -> None:
-        """Take note of an assignment: forget what may have gone on elsewhere in the meantime.
-
-        Args:
-            adopted: Topics and partitions that came straight back.
-        """
-        # A lost join may take its time to end, and its parts may be here again before that.
-        for key, fired in list(self._fired.items()):
-            work = fired()  # none: it is done, and its result is in the log
-            if work is not None and (work.record.topic, work.record.partition) not in adopted:
-                self._take_back(key, work)
-
-    def forget(self, work: Work | Part) -> None:
-        """Drop what another member works on now, or what is read again."""
-        if isinstance(work, Part):
-            self._joins.forget(work.key, work.agent, work)
-        elif work.parts is not None and work.workflow is not None:
-            self._take_back((work.workflow.name, work.envelope.round or ""), work)
-
-    def _take_back(self, key: Key, work: Work) -> None:
-        """Undo that a join fired: the parts that are still held wait again for those that went away."""
-        fired = self._fired.get(key)
-        if fired is None or fired() is not work:
-            return  # it was taken back before, and may have fired again since
-        del self._fired[key]
-        for part in (work.parts or {}).values():
-            if part.number and self._holds(part.number):
-                self._joins.wait(key, part.agent, part, part.awaited)
+    @property
+    def joins(self) -> bool:
+        """Whether the agent waits for several others, in any workflow."""
+        return any(workflow.steps[self._agent].joins for workflow in self._workflows.values())
 
     def meaning_of(self, record: Record) -> Work | Part:
-        """Decide what a record means; a part of a join that is not complete is to be held."""
+        """Decide what a record means."""
         is_task = record.topic == self._tasks_topic
-        source = self._redriven_source(record) if is_task else self._topics.agent_of(record.topic)
+        source = None if is_task else self._topics.agent_of(record.topic)
         try:
             _expect_key(record)
             envelope = envelopes.decode(record)
         except AgentError as error:
+            if is_task:
+                source = self._redriven_source(record)
             return self._invalid(record, envelopes.fallback(record), source, error)
+        if is_task and envelope.type == RESULT:
+            source = self._redriven_source(record)
         try:
             _expect_type(record, envelope, TASK if source is None else RESULT)
+            rounds.entry(envelope.rounds)
             workflow = self._workflow_of(record, envelope, source)
         except AgentError as error:
             return self._invalid(record, envelope, source, error)
         if workflow is None:
             return self._skip(record, envelope, "other_workflow")
-        if source is not None and envelope.status is None:
+        envelope.workflow, envelope.round = workflow.name, envelope.round or first_round(envelope)
+        if source is None:
+            return self._run(record, envelope, workflow, None)
+        if envelope.budget is not None:
+            envelope.budget = self._share(envelope.budget, workflow, source)
+        try:
+            return self._answer(record, envelope, workflow, source)
+        except AgentError as error:
+            return self._invalid(record, envelope, source, error)
+
+    def _answer(self, record: Record, envelope: Envelope, workflow: Workflow, source: str) -> Work | Part:
+        """Decide what a result means.
+
+        Raises:
+            InvalidInputError: If it cannot be read where it has to be.
+        """
+        if envelope.status is None:
             envelope.status = _status_of(record)
         if envelope.status == AgentStatus.PARKED:
             return self._skip(record, envelope, "parked")
-        envelope.workflow, envelope.round = workflow.name, envelope.round or first_round(envelope)
-        if source is not None and envelope.budget is not None:
-            envelope.budget = self._share(envelope.budget, workflow, source)
-        if source is not None and workflow.steps[self._agent].joins:
-            return self._join(record, envelope, workflow, source)
+        if source in self._may_go_back[workflow.name]:
+            back = _way_back(record, envelope, workflow, source)
+            if back is not None:
+                return self._gone_back(record, envelope, workflow, back)
+        if source not in workflow.steps[self._agent].after:
+            return self._skip(record, envelope, "goes_on")
+        if workflow.steps[self._agent].joins:
+            payload = parse(ResultPayload, record)
+            return self._unless_answered(self._part(record, envelope, workflow, source, payload))
+        return self._run(record, envelope, workflow, source)
+
+    def _run(self, record: Record, envelope: Envelope, workflow: Workflow, source: str | None) -> Work:
         work = Work("run", record, envelope, self._run_id(envelope), workflow, source)
         if envelope.hops == 0:
             self._refuse(work)
@@ -187,45 +190,89 @@ class Router:
             )
         return named
 
-    def _join(self, record: Record, envelope: Envelope, workflow: Workflow, source: str) -> Work | Part:
-        try:
+    def _gone_back(self, record: Record, envelope: Envelope, workflow: Workflow, back: Back) -> Work | Part:
+        """Begin a new round, if it comes back to this agent; a join learns what will not come."""
+        step = workflow.steps[self._agent]
+        if back.to == self._agent:
+            taken = rounds.times(envelope.rounds, back)
+            envelope.rounds, envelope.round = rounds.once_more(envelope.rounds, back), first_round(envelope)
+            work = self._run(record, envelope, workflow, back.step)
+            if work.kind == "run" and taken >= back.rounds:  # ours become a failure before; others may not
+                work.kind = "refused"
+                work.error = RoundsExhaustedError(
+                    f"{place(record)} goes back to {back.to} after {taken} rounds; {back.rounds} are allowed"
+                )
+            return work
+        if step.joins:
             payload = parse(ResultPayload, record)
-        except InvalidInputError as error:
-            return self._invalid(record, envelope, source, error)
-        return self._take_part(record, envelope, workflow, source, payload)
+            entry = _entry(envelope, payload, back.step)
+            without = {back.step, *workflow.without(back.step, entry=entry)}
+            if gone := tuple(name for name in step.after if name in without):
+                part = self._part(record, envelope, workflow, back.step, payload)
+                part.gone = gone
+                return part
+        return self._skip(record, envelope, "goes_back")
 
-    def _take_part(
+    def _part(
         self, record: Record, envelope: Envelope, workflow: Workflow, source: str, payload: ResultPayload
-    ) -> Work | Part:
-        key: Key = (workflow.name, envelope.round or "")
-        work = Work("run", record, envelope, self._join_id(key), workflow, source)
-        entry = payload.root.agent if payload.root is not None else source
-        awaited = workflow.awaited(self._agent, entry=entry) | {source}
-        missing = self._joins.missing(key, source, awaited)
-        if missing is None or key in self._fired:
-            return self._skip(record, envelope, "duplicate")
-        if self._past.has_outcome(record.partition, work.run):
-            return self._skip(record, envelope, "answered")
-        part = Part(key, source, record, envelope, payload, awaited)
-        if missing:
-            self._joins.wait(key, source, part, awaited)
-            return part
-        work.history = self._past.history(record.partition, work.run)
-        work.parts = dict(sorted({**self._joins.complete(key), source: part}.items()))
-        self._fired[key] = weakref.ref(work)
-        while len(self._fired) > REMEMBERED_JOINS:
-            self._fired.popitem(last=False)
-        work.envelope = _merged(envelope, [p.envelope for p in work.parts.values()])
-        if work.envelope.hops == 0:
-            self._refuse(work)
-        elif any(failed(p.payload, p.envelope) for p in work.parts.values()):
+    ) -> Part:
+        entry = _entry(envelope, payload, source)
+        awaiting = workflow.awaiting(self._agent, entry=entry, source=source)
+        return Part((workflow.name, envelope.round or ""), source, record, envelope, payload, awaiting)
+
+    def _unless_answered(self, part: Part) -> Work | Part:
+        if self._past.has_outcome(part.record.partition, self._join_id(part.key)):
+            return self._skip(part.record, part.envelope, "answered")
+        return part
+
+    def work_of(self, firing: Firing, records: Mapping[str, Record]) -> Work:
+        """Give what a join that fires means: the same however often it is asked, whatever came in between.
+
+        Args:
+            firing: What fires.
+            records: Those of its parts, by agent.
+        """
+        workflow = self._workflows[firing.key[0]]
+        parts = {it.agent: self._part_again(records[it.agent], firing.key, it) for it in firing.parts}
+        last = max(parts.values(), key=lambda part: (part.record.timestamp, part.agent))
+        envelope = _merged(last.envelope, [part.envelope for part in parts.values()])
+        work = Work("run", last.record, envelope, self._join_id(firing.key), workflow, last.agent)
+        work.parts, work.missing = parts, firing.missing
+        if firing.reason == "timeout":
+            work.kind = "timed_out"
+        elif not firing.runs:
             work.kind = "upstream_failed"
+        elif envelope.hops == 0:
+            self._refuse(work)
+        if self._past.has_outcome(firing.partition, work.run):
+            work.kind = "skip"
+        else:
+            work.history = self._past.history(firing.partition, work.run)
         return work
+
+    def _part_again(self, record: Record, key: Key, reference: Reference) -> Part:
+        """Read a part anew; one that could not be read is the failure it was before."""
+        agent = reference.agent
+        try:
+            envelope = envelopes.decode(record)
+            payload = parse(ResultPayload, record)
+        except AgentError as error:
+            envelope = envelopes.fallback(record)
+            payload = _failure(agent, error)
+        if reference.status == "failed" and not failed(payload, envelope):
+            payload = _failure(agent, InvalidInputError(f"{place(record)} is no valid result"))
+        envelope.workflow, envelope.round = key
+        workflow = self._workflows[key[0]]
+        if envelope.budget is not None:
+            envelope.budget = self._share(envelope.budget, workflow, agent)
+        awaiting = workflow.awaiting(self._agent, entry=agent, source=agent)
+        return Part(key, agent, record, envelope, payload, awaiting)
 
     def _invalid(
         self, record: Record, envelope: Envelope, source: str | None, error: AgentError
     ) -> Work | Part:
         """Make a failure of a record that cannot be read; at a join it is a failed part, so nobody waits."""
+        envelope.rounds = None  # it may be what cannot be read
         try:
             workflow = self._workflow_of(record, envelope, source)
         except AgentError:
@@ -234,10 +281,11 @@ class Router:
             return self._skip(record, envelope, "other_workflow")
         if workflow is not None:
             envelope.workflow = workflow.name
+            if source is not None and source not in workflow.steps[self._agent].after:
+                return self._skip(record, envelope, "unreadable")  # those who follow it say so
             if source is not None and envelope.round and workflow.steps[self._agent].joins:
-                detail = ErrorDetail(type=error.type, message=str(error))
-                payload = ResultPayload(agent=source, status=AgentStatus.FAILED, error=detail)
-                return self._take_part(record, envelope, workflow, source, payload)
+                part = self._part(record, envelope, workflow, source, _failure(source, error))
+                return self._unless_answered(part)
         envelope.round = envelope.round or first_round(envelope)
         return self._once(Work("invalid", record, envelope, self._run_id(envelope), workflow, source, error))
 
@@ -246,6 +294,26 @@ class Router:
 
     def _run_id(self, envelope: Envelope) -> str:
         return envelopes.run_id(self._app, self._agent, envelope.source, envelope.id)
+
+
+def _way_back(record: Record, envelope: Envelope, workflow: Workflow, source: str) -> Back | None:
+    if envelope.status in NO_SUCCESS:
+        return None
+    payload = parse(ResultPayload, record)
+    if payload.status is not AgentStatus.COMPLETED:
+        return None
+    return workflow.way_back(source, payload.verdict)
+
+
+def _entry(envelope: Envelope, payload: ResultPayload, source: str) -> str:
+    """Tell at which agent the round of a result began."""
+    root = payload.root.agent if payload.root is not None else source
+    return rounds.entry(envelope.rounds) or root
+
+
+def _failure(agent: str, error: AgentError) -> ResultPayload:
+    detail = ErrorDetail(type=error.type, message=str(error))
+    return ResultPayload(agent=agent, status=AgentStatus.FAILED, error=detail)
 
 
 def _expect_key(record: Record) -> None:

@@ -13,9 +13,9 @@ from agents.core.budget import Spent
 from agents.core.errors import AgentError, InvalidInputError
 from agents.core.step import Recorded, StepKey
 from agents.core.task import Usage
-from agents.core.workflow import Workflow
+from agents.core.workflow import Awaiting, Workflow
 from streams.envelope import Envelope, Record, place
-from streams.joins import Key
+from streams.join_records import Key
 from streams.payloads import ResultPayload, TaskPayload
 from streams.topics import MAX_RECORD_BYTES
 
@@ -24,7 +24,7 @@ P = TypeVar("P", TaskPayload, ResultPayload)
 NO_SUCCESS = frozenset({AgentStatus.FAILED, AgentStatus.CANCELED})
 
 # `run` is the only kind that executes the agent; `refused`, `invalid` and `poison` also become dead letters.
-Kind = Literal["run", "upstream_failed", "refused", "invalid", "poison", "skip"]
+Kind = Literal["run", "upstream_failed", "timed_out", "refused", "invalid", "poison", "skip"]
 
 
 @dataclass(slots=True)
@@ -52,6 +52,7 @@ class Work:
     source: str | None = None
     error: AgentError | None = None
     parts: "dict[str, Part] | None" = None
+    missing: tuple[str, ...] = ()
     begun: str | None = None
     attempts: int = 0
     careful: bool = False
@@ -62,15 +63,26 @@ class Work:
 
 @dataclass(slots=True)
 class Part:
-    """One agent's result that waits in a join."""
+    """One agent's result that waits in a join.
+
+    Attributes:
+        key: Workflow and round.
+        agent: Whose.
+        record: As it was read.
+        envelope: Its headers.
+        payload: Its value.
+        awaiting: What the join waits for.
+        gone: If the result goes back: the agents whose parts will not come because of that. Then it is none
+            itself.
+    """
 
     key: Key
     agent: str
     record: Record
     envelope: Envelope
     payload: ResultPayload
-    awaited: frozenset[str]
-    number: int = 0
+    awaiting: Awaiting
+    gone: tuple[str, ...] = ()
 
 
 def parse(kind: type[P], record: Record) -> P:

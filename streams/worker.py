@@ -149,7 +149,9 @@ class AgentWorker:
             clock=lambda: int(self._wall_clock().timestamp() * 1000),
         )
         self._join_log = joins
-        self._firing: set[tuple[int, Key]] = set()
+        self._owned: set[int] = set()
+        self._firing: dict[tuple[int, Key], Firing] = {}
+        self._again: dict[tuple[int, Key], Firing] = {}
         self._beginning: set[asyncio.Task[None]] = set()
         self._joined: dict[int, Work] = {}
         self._stuck: dict[int, str] = {}
@@ -254,7 +256,8 @@ class AgentWorker:
             (p.topic, p.partition): hint.read(self.metadata_at(p), self._cluster) for p in positions
         }
         self._epoch, self._orderly = epoch, False
-        kept = {p.partition for p in positions} - {p.partition for p in positions if not p.adopt}
+        self._owned = {p.partition for p in positions}
+        kept = self._owned - {p.partition for p in positions if not p.adopt}
         for gone in [it for it in self._outboxes if it[1] not in kept]:
             self._outboxes.pop(gone).close()
         self._journal.keep_only(kept)
@@ -266,10 +269,13 @@ class AgentWorker:
         }
         metrics.counter("rebalances", self.agent.name).inc()
         self.runtime.assign([self._assignment(p, epoch) for p in positions])
-        self._joined = {number: work for number, work in self._joined.items() if work.record.partition in kept}
+        self._joined = {
+            number: work for number, work in self._joined.items() if work.record.partition in kept
+        }
         self._stuck = {n: why for n, why in self._stuck.items() if n in kept}
+        self._again.clear()
         if self.router.joins:
-            self._joining.assign({p.partition for p in positions}, kept)
+            self._joining.assign(self._owned, kept)
 
     def _assignment(self, position: Position, epoch: int) -> Assignment:
         known = self._hints[position.topic, position.partition]
@@ -296,6 +302,11 @@ class AgentWorker:
         problems += [((self._topics.joins(self.agent.name), n), why) for n, why in self._joining.problems()]
         said = [f"{topic}/{n} is not published: {why}" for (topic, n), why in problems]
         return "; ".join([*said, *self._stuck.values()]) or None
+
+    @property
+    def joins_waiting(self) -> int:
+        """How many joins wait for further parts."""
+        return self._joining.table.waiting
 
     async def stop(self) -> None:
         """Drain, commit, and cancel what is left."""
@@ -451,7 +462,8 @@ class AgentWorker:
         for number in numbers if self._joined else ():
             if (work := self._joined.pop(number, None)) is not None:
                 partition, key = _join_of(work)
-                self._firing.discard((partition, key))
+                self._firing.pop((partition, key), None)
+                self._again.pop((partition, key), None)
                 self._joining.finish(partition, key)
         self.runtime.acknowledge(numbers)
 
@@ -485,58 +497,75 @@ class AgentWorker:
         if reason == "duplicate":
             metrics.counter("skipped", self.agent.name, reason).inc()
         if isinstance(work, Work) and work.parts is not None:
-            self._firing.discard(_join_of(work))  # whoever owns its state by now begins it again
+            firing, again = self._firing.pop(_join_of(work), None), self._again.pop(_join_of(work), None)
+            # Stale: it was offered while a rebalance came of which its partition came straight back, so its
+            # state is not read again.
+            if (begin := again or (firing if reason == "stale" else None)) is not None:
+                self._fire(begin)
 
     # Joins that fire ----------------------------------------------------------------------------
 
     def _fire(self, firing: Firing) -> None:
         if (firing.partition, firing.key) in self._firing:
-            return  # it runs: its partition's state was read again, and only says so
-        self._firing.add((firing.partition, firing.key))
-        beginning = asyncio.get_running_loop().create_task(self._begin_join(firing, self._epoch))
+            # It runs, and the state of its partition was read again. Either the run goes on, and that is all
+            # right, or it was fenced and ends only now: then it begins again after that, see `forget`.
+            self._again[firing.partition, firing.key] = firing
+            return
+        self._firing[firing.partition, firing.key] = firing
+        beginning = asyncio.get_running_loop().create_task(self._begin_join(firing))
         self._beginning.add(beginning)
         beginning.add_done_callback(self._beginning.discard)
 
-    async def _begin_join(self, firing: Firing, epoch: int) -> None:
-        try:
-            records = await records_of(firing, self._join_log.record)
-            known = await self._knows_past_of([*records.values()], epoch)
-        except JoinStateError as error:
-            # Its results topic was not kept. Said loudly and left as it is: made up, it could not be told.
-            log.error("a join cannot run", agent=self.agent.name, workflow_round=firing.key, reason=str(error))  # noqa: TRY400 (it is no fault of the program)
-            self._stuck[firing.partition] = str(error)
-            return
-        if epoch != self._epoch or not known:
-            self._firing.discard((firing.partition, firing.key))
-            return
-        work = self.router.work_of(firing, records)
-        if work.kind == "skip":
-            self._firing.discard((firing.partition, firing.key))
-            self._joining.finish(firing.partition, firing.key)
-        else:
+    async def _begin_join(self, firing: Firing) -> None:
+        while firing.partition in self._owned:
+            epoch = self._epoch
+            try:
+                records = await records_of(firing, self._join_log.record)
+            except JoinStateError as error:
+                # Its results were not kept. Said loudly and left as it is: what they said cannot be made up.
+                self._stuck[firing.partition] = str(error)
+                log.error("a join cannot run", agent=self.agent.name, round=firing.key, reason=str(error))  # noqa: TRY400 (no fault of the program)
+                return
+            if await self._knows_past_of([*records.values()], epoch) and epoch == self._epoch:
+                self._offer_join(self.router.work_of(firing, records), epoch)
+                return
+            # A rebalance came while we read. Whether it is still to be run, the log knows.
+        self._firing.pop((firing.partition, firing.key), None)
+
+    def _offer_join(self, work: Work, epoch: int) -> None:
+        if work.kind != "skip":
             self._with_care(work)
             self.runtime.offer([self._offer(work, epoch)])
+            return
+        partition, key = _join_of(work)
+        self._firing.pop((partition, key), None)
+        self._joining.finish(partition, key)
 
     # Offering -----------------------------------------------------------------------------------
 
-    def _offer(self, work: Work, epoch: int) -> Offer[Work | Part]:
-        record = work.record
+    def _offer(self, work: Work | Part, epoch: int) -> Offer[Work | Part]:
+        record, runs = work.record, isinstance(work, Work) and work.kind == "run"
         deadline: int | None = None
-        if work.kind == "run" and work.envelope.deadline is not None:
+        if runs and work.envelope.deadline is not None:
             left = (work.envelope.deadline - self._wall_clock()).total_seconds()
             deadline = self.runtime.now() + int(left * 1000)
+        joined = isinstance(work, Work) and work.parts is not None
+        silent = isinstance(work, Part) or work.kind == "skip"
         return Offer(
-            partition=self._number(record),
+            partition=self._number_of(self._topics.tasks(self.agent.name), record.partition)
+            if joined
+            else self._number(record),
             epoch=epoch,
-            offset=record.offset,
-            lane=None if work.kind == "skip" else record.key,
+            offset=None if joined else record.offset,
+            lane=None if silent else record.key,
             deadline=deadline,
             size=len(record.value or b"") + 512,
             work=work,
-            identity=None if work.kind == "skip" else identity(work.envelope),
+            identity=None
+            if joined or (isinstance(work, Work) and work.kind == "skip")
+            else identity(work.envelope),
             timestamp=record.timestamp,
-            budget=self._budget(work) if work.kind == "run" else None,
-            covers=tuple(part.number for part in work.parts.values() if part.number) if work.parts else (),
+            budget=self._budget(work) if isinstance(work, Work) and runs else None,
         )
 
     def _budget(self, work: Work) -> tuple[int | None, int | None, int | None] | None:
@@ -675,6 +704,11 @@ class Membership(Protocol):
 
     def resume(self, places: Any) -> None:
         """Read again."""
+
+
+def _join_of(work: Work) -> tuple[int, Key]:
+    """Name the join that a run is of."""
+    return work.record.partition, (work.envelope.workflow or "", work.envelope.round or "")
 
 
 def _key_of(record: Record) -> bytes | None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, field_serializer
 from agents import metrics
 from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Artifact, Workflow, current_task
 from agents.core.errors import AgentError, ArtifactError, LLMUnavailableError
-from streams import router, worker
+from streams import worker
 from streams.envelope import RESULT, record_digest, result_id, run_id
 from streams.kafka import publisher
 from streams.kafka.publisher import RecordTooLargeError
@@ -822,7 +822,7 @@ async def test_a_duplicate_of_what_was_lost_does_not_hide_it() -> None:
 async def test_a_join_waits_for_both_and_commits_both() -> None:
     world = await a_joiner()
     await world.give(result("right", 4, "R"))
-    assert (world.results(), world.committed("results.right")) == ([], 4)
+    assert (world.results(), world.committed("results.right")) == ([], 5)  # it is in the log of joins
     await world.give(result("left", 9, "L", body={"artifacts": [REFERENCE]}))
     done = world.result()
     assert world.agent.inputs == [{"left": "L", "right": "R"}]
@@ -969,13 +969,8 @@ async def check_join_happens(world: World, *records: FakeRecord) -> None:
     await world.give(*records)
     assert world.result().body["output"] == {"echo": {"left": "L", "right": "R"}}
     assert (world.committed("results.left"), world.committed("results.right")) == (1, 1)
-    assert len(world.worker.router._joins) == 0
-    assert {
-        name: count for name, count in world.worker.runtime.stats().items() if name in {"held", "running"}
-    } == {
-        "held": 0,
-        "running": 0,
-    }
+    assert (world.worker.joins_waiting, world.kept_joins()) == (0, {})
+    assert world.worker.runtime.stats()["running"] == 0
 
 
 LEFT, RIGHT = result("left", 0, "L"), result("right", 0, "R")
@@ -997,13 +992,16 @@ async def test_a_part_delivered_again_after_its_partition_was_away() -> None:
     await check_join_happens(world, RIGHT)
 
 
-async def test_a_part_whose_partition_went_away_is_forgotten() -> None:
+async def test_a_part_whose_partition_went_away_waits_in_the_log() -> None:
     world = await a_joiner()
     await world.give(LEFT)
     await world.assign(5)
-    assert len(world.worker.router._joins) == 0
+    await settle()
+    assert world.worker.joins_waiting == 0
     await world.assign(0)
-    await check_join_happens(world, RIGHT, LEFT)
+    await settle()
+    assert world.worker.joins_waiting == 1
+    await check_join_happens(world, RIGHT)
 
 
 async def test_the_last_part_read_before_a_rebalance_and_handled_after_it() -> None:
@@ -1027,22 +1025,19 @@ async def test_a_running_join_goes_on_when_its_partitions_come_back() -> None:
     assert len(world.agent.inputs) == 1
 
 
-@pytest.mark.parametrize("kept", ["results.left", "results.right", None])
-@pytest.mark.parametrize("order", [(LEFT, RIGHT), (RIGHT, LEFT)], ids=["left first", "right first"])
-async def test_a_running_join_whose_partition_was_away_runs_again(
-    kept: str | None, order: tuple[FakeRecord, ...]
-) -> None:
+@pytest.mark.parametrize("kept", ["tasks.reader", "results.left", None])
+async def test_a_running_join_whose_partition_was_away_runs_again(kept: str | None) -> None:
     world = await a_joiner()
     world.agent.hold = held = asyncio.Event()
     await world.give(LEFT, RIGHT)
     await world.assign(0, keep={kept} if kept else set())
     world.agent.hold = None
     await settle()
-    await world.give(*order)
-    held.set()  # with the partition of its last part kept, the run went on
+    await world.give(LEFT, RIGHT)
+    held.set()  # with the partition of its tasks kept, the run went on
     await settle()
     await check_join_happens(world)
-    assert len(world.agent.inputs) == (1 if kept == "results.right" else 2)
+    assert len(world.agent.inputs) == (1 if kept == "tasks.reader" else 2)
 
 
 async def test_a_join_is_not_lost_while_its_lost_run_takes_its_time() -> None:
@@ -1051,8 +1046,7 @@ async def test_a_join_is_not_lost_while_its_lost_run_takes_its_time() -> None:
     await world.give(LEFT, RIGHT)
     await world.assign(0)
     linger, world.agent.hold = world.agent.linger, None
-    await world.give(LEFT, RIGHT)
-    assert world.results() == []  # its key is still busy
+    await settle()
     linger.set()
     await settle()
     await check_join_happens(world)
@@ -1060,14 +1054,60 @@ async def test_a_join_is_not_lost_while_its_lost_run_takes_its_time() -> None:
     assert world.results() == []
 
 
-async def test_a_lost_join_may_come_back_in_the_other_order() -> None:
+async def test_a_join_runs_after_a_restart_without_anything_being_read() -> None:
     world = await a_joiner()
     world.agent.hold = asyncio.Event()
     await world.give(RIGHT, LEFT)
     await world.assign(7)
-    await world.assign(0)
     world.agent.hold = None
-    await check_join_happens(world, LEFT, RIGHT)
+    await world.assign(0)
+    await settle()
+    await check_join_happens(world)
+
+
+async def test_a_join_whose_result_is_in_the_log_is_only_finished_after_a_restart() -> None:
+    world = await a_joiner()
+    world.agent.hold = asyncio.Event()
+    await world.give(LEFT, RIGHT)
+    world.outcomes[0] = {result_id(run_id("app", "reader", "join", "flow", "id-0"))}
+    await world.assign(0)
+    await settle()
+    assert (world.results(), world.kept_joins(), len(world.agent.inputs)) == ([], {}, 1)
+
+
+async def test_a_join_that_fires_while_partitions_come_straight_back_is_not_lost() -> None:
+    world = await a_joiner()
+    world.producer.waiting = []
+    await world.give(LEFT, RIGHT)
+    (waiting,) = world.producer.waiting
+    world.producer.waiting = None
+    waiting.set_result(None)
+    await world.assign(0, adopt=True)
+    await settle()
+    await check_join_happens(world)
+
+
+async def test_a_part_is_not_done_before_kafka_has_it() -> None:
+    world = await a_joiner()
+    world.producer.waiting = []
+    await world.give(LEFT)
+    assert world.committed("results.left") is None
+    world.producer.waiting[0].set_result(None)
+    await settle()
+    assert world.committed("results.left") == 1
+
+
+async def test_a_join_whose_parts_are_not_kept_says_so_and_stays() -> None:
+    world = await a_joiner()
+    world.agent.hold = asyncio.Event()
+    await world.give(LEFT, RIGHT)
+    world.given.clear()
+    await world.assign(0)
+    await settle()
+    assert world.worker.not_ready() == "results.left/0/0, the part of left of a join, is not kept any more"
+    assert len(world.kept_joins()) == 3
+    await world.assign(5)
+    assert world.worker.not_ready() is None
 
 
 # Publishing
@@ -1151,23 +1191,6 @@ async def test_a_full_partition_is_paused_and_read_on_later() -> None:
         await settle()
     assert world.membership.paused == set()
     assert len(world.results()) == 2_100
-
-
-async def test_no_more_is_remembered_than_was_said(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(router, "REMEMBERED_JOINS", 2)
-    world = await a_joiner()
-    for number in range(5):
-        await world.give(
-            event(number),
-            result("left", number, round=f"round {number}"),
-            result("right", number, round=f"round {number}"),
-        )
-    assert len(world.results()) == 10
-    assert len(world.worker.router._fired) == 2
-    assert [fired() for fired in world.worker.router._fired.values()] == [
-        None,
-        None,
-    ]  # and no record is kept for it
 
 
 async def test_a_lost_run_counts_as_no_failure() -> None:

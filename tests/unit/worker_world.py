@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
@@ -228,6 +228,8 @@ class World:
     asked: list[dict[int, int]] = field(default_factory=list)
     epoch: int = 0
     asking: asyncio.Event | None = None
+    joins: list[Sent] = field(default_factory=list)
+    given: dict[tuple[str, int, int], FakeRecord] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.producer, self.membership = FakeProducer(), FakeMembership()
@@ -237,6 +239,7 @@ class World:
             workflows={workflow.name: workflow for workflow in self.workflows},
             topics=Topics(),
             restore=self._restore,
+            joins=self,
             store=NoArtifacts(),
             drain_seconds=0,
             wall_clock=lambda: self.wall,
@@ -255,6 +258,24 @@ class World:
             {partition: dict(self.histories.get(partition, {})) for partition in since},
             [event for event in self.events if event[:2] in before],
         )
+
+    # Kafka, as joins read it
+
+    async def states(self, partitions: Collection[int]) -> dict[int, list[FakeRecord]]:
+        """Give what was written to the topic of joins, by this worker or one before it."""
+        topic = f"joins.{self.agent.name}"
+        self.joins += self._sent("joins")
+        return {
+            n: [
+                FakeRecord(topic, offset, it.value, key=it.key, partition=n)
+                for offset, it in enumerate(self.joins)
+                if it.partition == n
+            ]
+            for n in partitions
+        }
+
+    async def record(self, topic: str, partition: int, offset: int) -> FakeRecord | None:
+        return self.given.get((topic, partition, offset))
 
     @property
     def inputs(self) -> list[str]:
@@ -280,6 +301,7 @@ class World:
         await self.worker.on_assigned(positions, self.epoch)
 
     async def give(self, *records: FakeRecord, epoch: int | None = None) -> None:
+        self.given |= {(it.topic, it.partition, it.offset): it for it in records}
         await self.worker.on_records(records, self.epoch if epoch is None else epoch)
         await settle()
 
@@ -294,7 +316,7 @@ class World:
         """Give the results published since the last time."""
         sent = self._sent("results")
         for it in sent:
-            ResultPayload.model_validate_json(it.value)
+            ResultPayload.model_validate_json(it.value or b"")
         return sent
 
     def letters(self) -> list[Sent]:
@@ -304,6 +326,12 @@ class World:
     def journal(self) -> list[Sent]:
         """Give the records of the journal written since the last time."""
         return self._sent("journal")
+
+    def kept_joins(self) -> dict[bytes | None, Any]:
+        """Give what a compacted topic of joins holds."""
+        self.joins += self._sent("joins")
+        last = {it.key: it.value for it in self.joins}
+        return {key: json.loads(value) for key, value in last.items() if value}
 
     def _sent(self, kind: str) -> list[Sent]:
         topic = f"{kind}.{self.agent.name}"
