@@ -62,7 +62,16 @@ class Worker:
 class Deployment:
     """One application under a topic prefix of its own."""
 
-    def __init__(self, servers: str, logs: Path, *, seconds: float = 0) -> None:
+    def __init__(
+        self,
+        servers: str,
+        logs: Path,
+        *,
+        seconds: float = 0,
+        application: str = "trivial_agents:app",
+        agents: Sequence[str] = AGENTS,
+    ) -> None:
+        self._application, self._agents = application, agents
         self.connection = Connection.plaintext(servers)
         self.name = f"t{uuid.uuid4().hex[:8]}"
         self.topics = Topics(f"{self.name}.")
@@ -83,7 +92,7 @@ class Deployment:
         log = self._logs / f"{self.name}-{uuid.uuid4().hex[:4]}.log"
         with log.open("wb") as output:
             process = subprocess.Popen(
-                [*COMMAND, "run", "trivial_agents:app", "--port", "0", *options],
+                [*COMMAND, "run", self._application, "--port", "0", *options],
                 cwd=Path(__file__).parent,
                 env=self._environment | {f"CALLBOARD_{name.upper()}": it for name, it in settings.items()},
                 stdout=output,
@@ -103,7 +112,7 @@ class Deployment:
 
     async def created(self) -> None:
         """Wait until the application made its topics."""
-        wanted = {topic for agent in AGENTS for topic in self.topics.of(agent)}
+        wanted = {topic for agent in self._agents for topic in self.topics.of(agent)}
         async with Reader(self.connection) as reader, asyncio.timeout(LIMIT):
             while not wanted <= (await reader.topics()).keys():
                 await asyncio.sleep(0.1)
@@ -176,7 +185,7 @@ class Deployment:
         await admin.start()
         try:
             async with Reader(self.connection) as reader:
-                for agent in AGENTS:
+                for agent in self._agents:
                     committed = await admin.list_consumer_group_offsets(f"{self.name}.{agent}")
                     ends = await reader.end_offsets([(tp.topic, tp.partition) for tp in committed])
                     for tp, position in committed.items():
