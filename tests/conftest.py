@@ -8,8 +8,9 @@ from agents.core import llm
 from agents.tests.environment import evidence_mode
 
 from .kafka_fixture import kafka
+from .secure_kafka import secure_kafka
 
-__all__ = ["kafka"]
+__all__ = ["kafka", "secure_kafka"]
 
 
 @pytest.fixture(scope="session", autouse=True)

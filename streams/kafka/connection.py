@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import SecretStr
 
+import streams.kafka.client_repairs  # noqa: F401 (for what it does)
 from streams.kafka.oauth import TokenProvider
 
 if TYPE_CHECKING:

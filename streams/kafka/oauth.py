@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aiokafka import conn
 from aiokafka.abc import AbstractTokenProvider
 from aiokafka.errors import KafkaError
 from pydantic import SecretStr
@@ -142,22 +141,3 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
     def redirect_request(self, *_: Any) -> None:
         return None
-
-
-class RefusableToken(conn.OAuthAuthenticator):  # type: ignore[misc]  # as above
-    """Hears when a broker refuses a token, which the client would take for consent.
-
-    The broker answers with a reason, waits for a byte that says we have read it, and only then refuses (RFC
-    7628, 3.2.3). Without that byte the next request gets an empty answer, and the cluster seems to have no
-    brokers.
-    """
-
-    async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
-        """Give what to send next, if anything."""
-        if payload:
-            return b"\x01", True
-        answer: tuple[bytes, bool] | None = await super().step(payload)
-        return answer
-
-
-conn.OAuthAuthenticator = RefusableToken

@@ -1,0 +1,55 @@
+"""Two faults of the Kafka client that only show on secured connections, put right for every client at once.
+
+Whoever makes clients imports `Connection`, which imports this; nothing here is ever called by name.
+"""
+
+import asyncio
+from typing import Any
+
+from aiokafka import conn
+
+
+class RefusableToken(conn.OAuthAuthenticator):  # type: ignore[misc]  # aiokafka ships no types
+    """Hears when a broker refuses a token, which the client would take for consent.
+
+    The broker answers with a reason, waits for a byte that says we have read it, and only then refuses (RFC
+    7628, 3.2.3). Without that byte the next request gets an empty answer, and the cluster seems to have no
+    brokers.
+    """
+
+    async def step(self, payload: bytes | None) -> tuple[bytes, bool] | None:
+        """Give what to send next, if anything."""
+        if payload:
+            return b"\x01", True
+        answer: tuple[bytes, bool] | None = await super().step(payload)
+        return answer
+
+
+class PromptlyClosed(conn.AIOKafkaConnection):  # type: ignore[misc]  # as above
+    """Ends an encrypted connection at once.
+
+    A client that stops waits for its connections to be closed. If an answer is still on its way then, as it
+    usually is with a consumer, uvloop waits 30 s for the other side's farewell (MagicStack/uvloop#471), and a
+    restore, which ends with a consumer that stops, takes as long. Nothing is lost: what matters was
+    acknowledged before.
+    """
+
+    _encrypted: asyncio.WriteTransport | None = None
+
+    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Connect, and remember what to end."""
+        reader, writer = await super().connect()
+        if writer.get_extra_info("ssl_object") is not None:
+            self._encrypted = writer.transport
+        return reader, writer
+
+    def close(self, reason: Any = None, exc: BaseException | None = None) -> Any:
+        """Close the connection; gives a future of its end."""
+        closed = super().close(reason=reason, exc=exc)
+        if self._encrypted is not None:
+            self._encrypted.abort()
+        return closed
+
+
+conn.OAuthAuthenticator = RefusableToken
+conn.AIOKafkaConnection = PromptlyClosed
