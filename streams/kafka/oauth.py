@@ -120,6 +120,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # as abov
             with urllib.request.build_opener(_NoRedirect).open(request, timeout=FETCH_SECONDS) as answer:
                 content = answer.read(MAX_ANSWER_BYTES)
         except urllib.error.HTTPError as error:
+            error.close()
             raise TokenError(
                 f"{self.url} gives no token for client {self.client_id!r}: it answers with status"
                 f" {error.code}; check CALLBOARD_OAUTH_CLIENT_ID, CALLBOARD_OAUTH_CLIENT_SECRET and"
