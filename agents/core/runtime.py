@@ -76,27 +76,29 @@ class Host(Protocol[W_contra, R]):
 class Offer(NamedTuple, Generic[W]):
     """One record to run.
 
+    What follows `work` is in the machine's order.
+
     Attributes:
+        work: What to hand to the host.
         partition: Number of its partition.
         epoch: The assignment it was read in.
         offset: Its offset; none: it is no record, e.g. a join that fires.
         lane: Its key: one run at a time per key, in offset order; none: on its own.
         deadline: Monotonic milliseconds after which it is not worth running.
         size: Bytes it holds in memory.
-        work: What to hand to the host.
         identity: What makes two records of a partition the same event, or none.
         timestamp: Of the record, in milliseconds.
         budget: Calls, tokens and micro-dollars the run may spend; each none for no limit.
         covers: Held work that is done when this is.
     """
 
+    work: W
     partition: int
     epoch: int
     offset: int | None
     lane: bytes | None
     deadline: int | None
     size: int
-    work: W
     identity: bytes | None = None
     timestamp: int = 0
     budget: tuple[int | None, int | None, int | None] | None = None
@@ -232,21 +234,7 @@ class Runtime(Generic[W, R]):
             number = self._admit(offer.work)
             if offer.covers:
                 self._covers[number] = offer.covers
-            self._offered.append(
-                (
-                    number,
-                    offer.partition,
-                    offer.epoch,
-                    offer.offset,
-                    offer.lane,
-                    offer.deadline,
-                    offer.size,
-                    offer.identity,
-                    offer.timestamp,
-                    offer.budget,
-                    offer.covers,
-                )
-            )
+            self._offered.append((number, *offer[1:]))
         self._soon()
 
     def hold(self, partition: int, epoch: int, offset: int, work: W) -> int:

@@ -105,7 +105,7 @@ class Usage:
     input_tokens: int = 0
     output_tokens: int = 0
     # Underlined names do not become part of a result's JSON.
-    _known: set[StepKey] = field(default_factory=set, repr=False, compare=False)
+    _known: set[StepKey] | None = field(default=None, repr=False, compare=False)
     _earlier: Spent = field(default=NOTHING, repr=False, compare=False)
 
     def add(self, key: StepKey, spent: Spent, *, replayed: bool) -> bool:
@@ -114,6 +114,8 @@ class Usage:
         Returns:
             Whether it was counted.
         """
+        if self._known is None:
+            self._known = set()  # most runs ask nothing
         if replayed and key in self._known:
             return False
         self._known.add(key)
@@ -208,13 +210,17 @@ class Attempt:
                 self.task.steps.end()
         return self.task
 
+    def over(self) -> bool:
+        """Let no step begin any more; tells whether there may be some to wait for: then call `end`."""
+        self._over = True
+        return self.task is not None
+
     async def end(self, error: BaseException | None) -> None:
-        """Wait for the steps that were begun, and let none begin any more.
+        """Wait for the steps that were begun.
 
         Args:
             error: What `execute` raised.
         """
-        self._over = True
         if self.task is not None:
             await self.task.steps.__aexit__(type(error) if error is not None else None, error, None)
 

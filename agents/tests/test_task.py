@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from agents.core import current_task
 from agents.core.errors import ArtifactError
-from agents.core.task import ArtifactReference, RepositoryReference, Root, set_current_task
+from agents.core.task import ArtifactReference, Attempt, RepositoryReference, Root, set_current_task
 from agents.tests.tasks import a_task
 
 REFERENCE = {
@@ -41,6 +41,32 @@ async def test_runs_do_not_see_each_others_tasks() -> None:
     assert await asyncio.gather(*(asyncio.create_task(run(number)) for number in "12")) == ["1", "2"]
     with pytest.raises(LookupError):
         current_task()
+
+
+async def test_a_task_is_made_once_and_only_if_somebody_asks() -> None:
+    made: list[str] = []
+
+    async def run(*, asks: bool) -> None:
+        attempt = Attempt(lambda: made.append("task") or a_task())  # type: ignore[func-returns-value]
+        set_current_task(attempt)
+        assert not asks or current_task() is current_task() is attempt.task
+        assert attempt.over() is asks
+
+    await asyncio.gather(*(asyncio.create_task(run(asks=asks)) for asks in (False, True)))
+    assert made == ["task"]
+
+
+async def test_a_task_that_is_asked_for_too_late_begins_no_step() -> None:
+    attempt = Attempt(a_task)
+    set_current_task(attempt)
+    assert not attempt.over()
+    await attempt.end(None)
+
+    async def act() -> bytes:
+        raise AssertionError("must not happen")
+
+    with pytest.raises(RuntimeError, match="began after execute had ended"):
+        await current_task().steps.take("step", "late", None, act)
 
 
 async def test_an_artifact_is_read_by_name() -> None:
