@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench build schemas lock simulate mutants
+.PHONY: demo test check bench build schemas lock simulate mutants chaos chaos-slice
 demo: build ## the main job on real Kafka; REPO=/path/to/repository for yours
 	@callboard demo $(if $(REPO),"$(REPO)")
 
@@ -22,6 +22,12 @@ simulate: ## the Rust machine in a simulated world of faults: 10^4 schedules, ea
 
 mutants: ## faults of our own, put into the Rust machine one by one: the simulation must notice each
 	cd rust-agents && cargo run --release --quiet --features mutants --bin simulate -- --mutants
+
+chaos: build ## breaks everything that can be broken on one machine, about ten minutes; ONLY=F1,F5 for some
+	python -m tests.chaos $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
+
+chaos-slice: build ## the same, quick
+	python -m tests.chaos --slice $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
 
 bench: build ## one hop beside the raw client and FastStream
 	python benchmarks/hop.py

@@ -241,7 +241,7 @@ class Facts:
 
     @cached_property
     def kept_parts(self) -> dict[str, float]:
-        """When a part of a join was in the join's own log, by what names it: an id or a place."""
+        """When a part of a join was in the join's own log, by what names it: a digest, an id or a place."""
         found: dict[str, float] = {}
         for agent in self.app.joins:
             for record in self.of("joins", agent):
@@ -460,7 +460,7 @@ def _let_go(facts: Facts, agent: str, record: Record) -> float:
     """Tell from when on an agent's committed offset may pass a record."""
     at = facts.ended(agent, record)
     if agent in facts.app.joins:
-        names = (text(record, "ce_id"), record.place)
+        names = (digest(record), text(record, "ce_id"), record.place)
         at = min(at, *(facts.kept_parts.get(name, NEVER) for name in names))
     return at
 

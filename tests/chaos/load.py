@@ -44,6 +44,11 @@ class Letter:
 class Load:
     """A publisher.
 
+    Attributes:
+        published: What was acknowledged.
+        workflows: Of what was acknowledged, and is an event at all.
+        refused: What was not acknowledged; it may be in the log all the same.
+
     Args:
         servers: Bootstrap servers.
         application: For whom.
@@ -53,7 +58,7 @@ class Load:
 
     def __init__(self, servers: str, application: Application, *, keys: int, seed: int) -> None:
         self.published: list[Published] = []
-        self.workflows: list[str] = []
+        self.workflows: set[str] = set()
         self.refused: list[str] = []
         self._application = application
         self._keys = keys
@@ -139,4 +144,5 @@ class Load:
             return
         place = f"{done.topic}/{done.partition}/{done.offset}"
         self.published.append(Published(time.time(), place, letter.agent, letter.expect))
-        self.workflows.append(name or place)
+        if not letter.expect.startswith("dead") or ":" in letter.expect:
+            self.workflows.add(name)

@@ -105,6 +105,39 @@ class CommitSampler:
         return found
 
 
+class Answers:
+    """Which workflows an agent has answered, read on from where it was read before.
+
+    Args:
+        servers: Bootstrap servers.
+        topic: The agent's results.
+    """
+
+    def __init__(self, servers: str, topic: str) -> None:
+        self._servers = servers
+        self._topic = topic
+        self._next: dict[TopicPartition, int] = {}
+        self.workflows: set[str] = set()
+
+    async def read_on(self) -> None:
+        """Read what is new."""
+        partitions = [
+            tp for tp in await _all_partitions(self._servers, self._topic) if tp.topic == self._topic
+        ]
+        async with _consumer(self._servers) as consumer:
+            consumer.assign(partitions)
+            ends = await consumer.end_offsets(partitions)
+            for tp in partitions:
+                consumer.seek(tp, self._next.get(tp, 0))
+            while any(ends[tp] > self._next.get(tp, 0) for tp in partitions):
+                for tp, batch in (await consumer.getmany(timeout_ms=POLL_MS)).items():
+                    self._next[tp] = batch[-1].offset + 1
+                    for record in batch:
+                        said = dict(record.headers).get("ce_correlationid")
+                        if said is not None:
+                            self.workflows.add(said.decode(errors="replace"))
+
+
 async def topics_exist(servers: str, topics: Collection[str]) -> None:
     """Wait until an application has made its topics."""
     async with _consumer(servers) as consumer:

@@ -27,7 +27,7 @@ from .fleet import ROOT, Fleet
 from .history import Application, Event, History, read_ledger
 from .load import Load
 from .proxy import Proxy
-from .recorder import CommitSampler, drain, topics_exist
+from .recorder import Answers, CommitSampler, drain, topics_exist
 
 FOLLOWS = {
     "researcher": (),
@@ -36,7 +36,8 @@ FOLLOWS = {
     "testing": ("developer",),
     "documentation": ("code_reviewer", "testing"),
 }
-JOINS = frozenset({"documentation"})
+LAST = "documentation"
+JOINS = frozenset({LAST})
 KINDS = ("tasks", "results")
 PARTITIONS = 12
 SESSION_SECONDS = 6
@@ -141,6 +142,7 @@ class Stage:
             attempts=settings.attempts,
         )
         self.sampler = CommitSampler(broker.servers, self.application, self.name)
+        self._answers = Answers(broker.servers, self.application.topic("results", LAST))
         self.fleet: Fleet
         self.load: Load
         self._ledger = folder / "ledger.jsonl"
@@ -177,12 +179,20 @@ class Stage:
             async with asyncio.timeout(seconds):
                 while True:
                     with suppress(KafkaError, OSError):
-                        self.left = await self.sampler.lag()
+                        await self._look()
                         if not self.left:
                             return True
                     await asyncio.sleep(LOOK_SECONDS)
         except TimeoutError:
             return False
+
+    async def _look(self) -> None:
+        # Nothing uncommitted is not enough: a join that fired has let go of its parts before it has run.
+        self.left = await self.sampler.lag()
+        if not self.left:
+            await self._answers.read_on()
+            if open_ones := len(self.load.workflows - self._answers.workflows):
+                self.left = {LAST: open_ones}
 
     async def history(self) -> History:
         """Stop the workers and read everything there is."""
