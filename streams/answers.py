@@ -15,9 +15,9 @@ from streams import envelope as envelopes
 from streams import rounds
 from streams.dead_letters import Letter
 from streams.envelope import RESULT, Envelope, Headers, Record
-from streams.payloads import BackPayload, ResultPayload, TaskPayload, write_result
+from streams.payloads import BackPayload, ResultPayload, ResultWriter, RootValue
 from streams.topics import MAX_RECORD_BYTES
-from streams.work import NO_SUCCESS, Part, Work, failed, parse
+from streams.work import NO_SUCCESS, Part, Work, failed, parse, parse_task
 
 MAX_ROOT_INPUT_BYTES = 64 * 1024
 MAX_ERROR_CHARACTERS = 8_000
@@ -28,9 +28,19 @@ class Given:
     """What came before: decoded once, inherited by the result."""
 
     input: Any
-    root: Root
+    root: Root | RootValue
     artifacts: dict[str, ArtifactReference]
-    events: tuple[Event, ...]
+    records: tuple[Record, ...]
+
+    @property
+    def task_root(self) -> Root:
+        """The root as agents see it."""
+        return self.root if isinstance(self.root, Root) else Root(**self.root._asdict())
+
+    @property
+    def events(self) -> tuple[Event, ...]:
+        """The records as agents see them."""
+        return tuple(map(_event, self.records))
 
 
 @dataclass(slots=True)
@@ -56,6 +66,7 @@ class Answers:
     def __init__(self, *, app: str, agent: Agent, evidence_only: bool) -> None:
         self._agent = agent
         self._source = f"/callboard/{app}/{agent.name}"
+        self._writer = ResultWriter(agent.name, agent.config.version)
         self._evidence_only = evidence_only
 
     def given(self, work: Work) -> Given:
@@ -71,24 +82,18 @@ class Answers:
             first = next(iter(parts.values()))
             return Given(
                 input={name: part.payload.output for name, part in parts.items()},
-                root=first.payload.root
-                or Root(agent=first.agent, id=work.envelope.round or work.envelope.id),
+                root=first.payload.root or RootValue(first.agent, work.envelope.round or work.envelope.id),
                 artifacts=inherited,
-                events=tuple(_event(p.record) for p in parts.values()),
+                records=tuple(p.record for p in parts.values()),
             )
         if work.kind == "invalid":
             return Given(None, self._unknown_root(work), {}, ())
         if work.source is None:
-            task = parse(TaskPayload, record)
+            task = parse_task(record)
             too_large = len(record.value or b"") > MAX_ROOT_INPUT_BYTES
-            root = Root(
-                agent=self._agent.name,
-                id=work.envelope.id,
-                input=None if too_large else task.input,
-                input_omitted=too_large,
-                repository=task.repository,
-            )
-            return Given(task.input, root, {a.name: a for a in task.artifacts}, (_event(record),))
+            given = None if too_large else task.input
+            root = RootValue(self._agent.name, work.envelope.id, given, too_large, task.repository)
+            return Given(task.input, root, {a.name: a for a in task.artifacts}, (record,))
         result = parse(ResultPayload, record)
         if work.kind == "run" and failed(result, work.envelope):
             work.kind = "upstream_failed"
@@ -96,11 +101,11 @@ class Answers:
             input=result.output,
             root=result.root or self._unknown_root(work),
             artifacts={a.name: a for a in result.artifacts},
-            events=(_event(record),),
+            records=(record,),
         )
 
-    def _unknown_root(self, work: Work) -> Root:
-        return Root(agent=work.source or self._agent.name, id=work.envelope.round or work.envelope.id)
+    def _unknown_root(self, work: Work) -> RootValue:
+        return RootValue(work.source or self._agent.name, work.envelope.round or work.envelope.id)
 
     def encode(self, work: Work, given: Given | None, result: AgentResult[Any]) -> Outcome:
         """Write a result; one that cannot be written, or is too large, becomes a failure that says so."""
@@ -119,15 +124,24 @@ class Answers:
             result = AgentResult.failed(failure)
             value = self._written(work, given, result)
         if len(value) > MAX_RECORD_BYTES:
-            large = ResultTooLargeError(
-                f"the result of {self._agent.name} has {len(value)} bytes, a record at most"
-                f" {MAX_RECORD_BYTES}; put the bulk into an artifact: AgentResult(artifacts=[Artifact(...)])"
-            )
-            root = given.root if given is not None else self._unknown_root(work)
-            slim = Given(None, root.model_copy(update={"input": None, "input_omitted": True}), {}, ())
-            result = AgentResult.failed(large)
-            value = self._written(work, slim, result)
+            return self.too_large(work, given, len(value))
         return Outcome(value, self._headers(work, result.status), result.status, result.error)
+
+    def too_large(self, work: Work, given: Given | None, size: int) -> Outcome:
+        """Write the failure that stands for a result no record holds."""
+        large = ResultTooLargeError(
+            f"the result of {self._agent.name} has {size} bytes, a record at most {MAX_RECORD_BYTES} and what"
+            " max.message.bytes of its topic allows; put the bulk into an artifact:"
+            " AgentResult(artifacts=[Artifact(...)])"
+        )
+        root = given.root if given is not None else self._unknown_root(work)
+        slim = Given(
+            None, RootValue(root.agent, root.id, input_omitted=True, repository=root.repository), {}, ()
+        )
+        result: AgentResult[Any] = AgentResult.failed(large)
+        return Outcome(
+            self._written(work, slim, result), self._headers(work, result.status), result.status, result.error
+        )
 
     def _written(self, work: Work, given: Given | None, result: AgentResult[Any]) -> bytes:
         root = given.root if given is not None else self._unknown_root(work)
@@ -136,14 +150,12 @@ class Answers:
         if way is not None and work.workflow is not None:
             entry = rounds.entry(work.envelope.rounds) or root.agent
             back = BackPayload(to=way.to, without=work.workflow.without(way.step, entry=entry))
-        return write_result(
-            agent=self._agent.name,
-            agent_version=self._agent.config.version,
+        return self._writer.write(
             status=result.status,
             output=result.output,
             verdict=result.verdict,
             error=result.error,
-            artifacts=list(given.artifacts.values()) if given is not None else [],
+            artifacts=list(given.artifacts.values()) if given is not None else (),
             usage=work.usage,
             attempts=work.attempts,
             started_at=work.begun,
@@ -169,20 +181,20 @@ class Answers:
         answered: list[Work | Part] = [*work.parts.values()] if work.parts else [work]
         return envelopes.encode(
             Envelope(
-                id=envelopes.result_id(work.run),
-                source=self._source,
-                type=RESULT,
-                workflow_id=given.workflow_id,
-                workflow=given.workflow,
-                round=given.round,
-                rounds=given.rounds,
-                status=status.value,
-                deadline=given.deadline,
-                hops=None if given.hops is None else max(0, given.hops - 1),
-                budget=None if given.budget is None else given.budget.minus(work.spent),
-                llm="off" if self._evidence_only else given.llm,
-                traceparent=envelopes.next_traceparent(given.traceparent, work.run),
-                tracestate=given.tracestate,
+                envelopes.result_id(work.run),
+                self._source,
+                RESULT,
+                given.workflow_id,
+                given.workflow,
+                given.round,
+                status.value,
+                given.deadline,
+                None if given.hops is None else max(0, given.hops - 1),
+                "off" if self._evidence_only else given.llm,
+                envelopes.next_traceparent(given.traceparent, work.run),
+                given.tracestate,
+                given.rounds,
+                None if given.budget is None else given.budget.minus(work.spent),
             ),
             causes=[(it.envelope.id, envelopes.record_digest(it.record)) for it in answered],
         )

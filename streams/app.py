@@ -21,8 +21,7 @@ from agents.core.llm import chosen_backend
 from agents.core.workflow import NAME, Workflow
 from streams.artifacts import KafkaArtifacts
 from streams.kafka.admin import cluster_id, ensure_positions, ensure_topics
-from streams.kafka.private_access import producer_of
-from streams.kafka.publisher import PRODUCER_OPTIONS, Publisher
+from streams.kafka.publisher import PRODUCER_OPTIONS, OwnPublisher
 from streams.kafka.subscriber import AgentSubscriber
 from streams.restore import KafkaJoinLog, KafkaRestore
 from streams.settings import Settings
@@ -115,6 +114,7 @@ class AgentApp(AsgiFastStream):
                 **self._inputs(worker),
             )
             self._members[agent_name] = worker, subscriber
+        self._publisher: OwnPublisher | None = None
         self._sampler: asyncio.Task[None] | None = None
         self._patience: asyncio.Task[None] | None = None
         super().__init__(
@@ -196,7 +196,8 @@ class AgentApp(AsgiFastStream):
         )
         self._patience = asyncio.get_running_loop().create_task(self._say_why_it_takes_time())
         await self.kafka.connect()
-        publisher = Publisher(producer_of(self.kafka))
+        publisher = self._publisher = OwnPublisher(settings.connection)
+        await publisher.start()
         cluster = await cluster_id(settings.connection)
         for worker, subscriber in self._members.values():
             worker.join_group(publisher, subscriber, cluster=cluster)
@@ -227,6 +228,8 @@ class AgentApp(AsgiFastStream):
                 task.cancel()
         log.info("stopping: letting runs end", app=self.name, seconds=self.settings.drain_seconds)
         await asyncio.gather(*(worker.stop() for worker, _ in self._members.values()))
+        if self._publisher is not None:
+            await self._publisher.stop()
         self._watchdog.stop()
         if self._leaves:
             for _, subscriber in self._members.values():

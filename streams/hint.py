@@ -73,14 +73,23 @@ def begin(before: Hint, position: int, *, slots: int) -> Hint:
     return Hint(before.cluster, 1, 0, position, before.done)
 
 
+def marks(hint: Hint) -> bool:
+    """Tell whether runs of events below `until` are begun in the journal first: a member died before."""
+    return hint.starts > 1  # the present one comes on top
+
+
 def careful(hint: Hint) -> bool:
-    """Tell whether events below `until` run one at a time, their start journaled: two members died before."""
-    return hint.starts > 2  # noqa: PLR2004 (the present one comes on top)
+    """Tell whether those that were under way in a death are run one at a time: two members died before."""
+    return hint.starts > 2  # noqa: PLR2004 (as above)
 
 
-def isolates(hint: Hint) -> bool:
-    """Tell whether an event that a careful member died of is run no more."""
-    return hint.starts > 3  # noqa: PLR2004 (as above)
+def isolates(hint: Hint, begun: int) -> bool:
+    """Tell whether an event is run no more: three members died, two of them with it under way.
+
+    The first death is not marked, and members that are killed from outside die with whatever is under way:
+    one death in common is no sign. The second in common is one, because the third member ran it alone.
+    """
+    return hint.starts > 3 and begun > 1  # noqa: PLR2004 (as above)
 
 
 def end(hint: Hint) -> Hint:

@@ -6,17 +6,18 @@ that is not. Also here: which runs were begun while a partition is handled with 
 """
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from typing import Any, Literal
 
 import orjson
 import structlog
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from agents.core.errors import InvalidOutputError
 from agents.core.step import Recorded, StepKey
 from streams import envelope as envelopes
 from streams.envelope import JOURNAL, Envelope, Record, place
-from streams.kafka.publisher import Outbox, Outgoing
+from streams.kafka.publisher import Outbox, Outgoing, TooLarge
 from streams.work import RunHistory, Work
 
 log = structlog.stdlib.get_logger()
@@ -76,7 +77,9 @@ class JournalWriter:
         agent: Name of the agent.
         source: `ce_source` of the records.
         instance: Names this worker, for people.
-        outbox: Makes the outbox of a partition, given what to call with acknowledged numbers.
+        outbox: Makes the outbox of a partition, given what to call with acknowledged numbers, and with a
+            record that is too large.
+        certainty: Waits until this worker owns its partitions for certain.
     """
 
     def __init__(
@@ -85,10 +88,12 @@ class JournalWriter:
         agent: str,
         source: str,
         instance: str,
-        outbox: Callable[[int, Callable[[Sequence[int]], None]], Outbox],
+        outbox: Callable[[int, Callable[[Sequence[int]], None], TooLarge], Outbox],
+        certainty: Callable[[], Awaitable[None]],
     ) -> None:
         self._agent, self._source, self._instance = agent, source, instance
         self._make_outbox = outbox
+        self.certainty = certainty
         self._outboxes: dict[int, Outbox] = {}
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._next = 1
@@ -155,7 +160,8 @@ class JournalWriter:
     def _outbox(self, partition: int) -> Outbox:
         outbox = self._outboxes.get(partition)
         if outbox is None:
-            outbox = self._outboxes[partition] = self._make_outbox(partition, self._acknowledged)
+            outbox = self._make_outbox(partition, self._acknowledged, self._too_large)
+            self._outboxes[partition] = outbox
         return outbox
 
     def _acknowledged(self, numbers: Sequence[int]) -> None:
@@ -163,6 +169,16 @@ class JournalWriter:
             written = self._waiting.get(number)
             if written is not None and not written.done():
                 written.set_result(None)
+
+    def _too_large(self, record: Outgoing) -> None:
+        written = self._waiting.get(record.number)
+        if written is not None and not written.done():
+            written.set_exception(
+                InvalidOutputError(
+                    f"Kafka takes no journal record of {len(record.value or b'')} bytes; keep the bulk as an"
+                    " Artifact, or raise max.message.bytes of the journal's topic"
+                )
+            )
 
 
 class RunJournal:
@@ -180,6 +196,8 @@ class RunJournal:
     async def started(self, key: StepKey, *, tries: int, request: Any | None) -> None:
         """Write that a step is about to happen."""
         await self._writer.append(self._work, key, "started", **{"try": tries}, question=request)
+        # The last moment before it happens. Frozen in what little is left, it may happen twice nevertheless.
+        await self._writer.certainty()
         self._steps[key] = Recorded("started", None, tries)
 
     async def completed(self, key: StepKey, answer: bytes, *, tries: int) -> None:

@@ -162,7 +162,7 @@ class Past:
     def has_outcome(self, partition: int, run: str) -> bool:
         """Tell whether a run's result is in the log."""
         finished = self._finished.get(partition)
-        return bool(finished) and envelopes.result_id(run) in finished
+        return finished is not None and bool(finished) and envelopes.result_id(run) in finished
 
     def history(self, partition: int, run: str) -> RunHistory | None:
         """Take what the journal knows of a run that is about to be offered, if it knows anything."""

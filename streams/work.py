@@ -3,23 +3,25 @@
 Values that the router makes, the runtime carries around and the answers are written from.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
 from agents.core.base import AgentStatus
-from agents.core.budget import Spent
+from agents.core.budget import NOTHING, Spent
 from agents.core.errors import AgentError, InvalidInputError
 from agents.core.step import Recorded, StepKey
 from agents.core.task import Usage
 from agents.core.workflow import Awaiting, Workflow
 from streams.envelope import Envelope, Record, place
 from streams.join_records import Key
-from streams.payloads import ResultPayload, TaskPayload
+from streams.payloads import ResultPayload, TaskPayload, TaskValue, read_task
 from streams.topics import MAX_RECORD_BYTES
 
 P = TypeVar("P", TaskPayload, ResultPayload)
+T = TypeVar("T")
 
 NO_SUCCESS = frozenset({AgentStatus.FAILED, AgentStatus.CANCELED})
 
@@ -55,9 +57,10 @@ class Work:
     missing: tuple[str, ...] = ()
     begun: str | None = None
     attempts: int = 0
-    careful: bool = False
+    marked: bool = False  # begun in the journal first
+    alone: bool = False  # run alone in its process
     history: RunHistory | None = None
-    spent: Spent = Spent()  # unlike `usage`, with calls nobody knows the answer of
+    spent: Spent = NOTHING  # unlike `usage`, with calls nobody knows the answer of
     usage: Usage = field(default_factory=Usage)
 
 
@@ -91,15 +94,29 @@ def parse(kind: type[P], record: Record) -> P:
     Raises:
         InvalidInputError: If it is null, too large, no JSON or not of this type.
     """
-    if record.value is None:
+    return _read(kind, kind.model_validate_json, record)
+
+
+def parse_task(record: Record) -> TaskValue:
+    """Read a task's value.
+
+    Raises:
+        InvalidInputError: As `parse`.
+    """
+    return _read(TaskPayload, read_task, record)
+
+
+def _read(kind: type[BaseModel], read: Callable[[bytes], T], record: Record) -> T:
+    value = record.value
+    if value is None:
         raise InvalidInputError(f"{place(record)}: the value is null; a {_title(kind)} is a JSON object")
-    if len(record.value) > MAX_RECORD_BYTES:
+    if len(value) > MAX_RECORD_BYTES:
         raise InvalidInputError(
-            f"{place(record)}: the value has {len(record.value)} bytes, at most {MAX_RECORD_BYTES} are taken;"
+            f"{place(record)}: the value has {len(value)} bytes, at most {MAX_RECORD_BYTES} are taken;"
             " put the bulk into an artifact"
         )
     try:
-        return kind.model_validate_json(record.value)
+        return read(value)
     except ValidationError as error:
         problems = "; ".join(
             f"{'.'.join(map(str, problem['loc'])) or 'value'}: {problem['msg']}"

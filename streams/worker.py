@@ -8,8 +8,10 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import nullcontext
 from datetime import UTC, datetime
+from functools import partial
 from inspect import isawaitable
 from itertools import count
 from typing import Any, Protocol
@@ -35,7 +37,7 @@ from agents.core.errors import (
 )
 from agents.core.llm import chosen_backend
 from agents.core.runtime import Assignment, Offer, RetryPolicy, Runtime, TryAgain
-from agents.core.task import ArtifactStore, Task, set_current_task
+from agents.core.task import ArtifactStore, Attempt, Task, set_current_task
 from agents.core.workflow import Workflow
 from streams import artifacts, dead_letters, hint
 from streams import envelope as envelopes
@@ -46,7 +48,7 @@ from streams.join_records import JoinStateError, Key
 from streams.joining import Joining, JoinLog
 from streams.joins import Firing, records_of
 from streams.journal import JournalWriter
-from streams.kafka.publisher import Outbox, Outgoing, Publisher
+from streams.kafka.publisher import Outbox, Outgoing, Publisher, TooLarge
 from streams.kafka.reader import Place
 from streams.kafka.subscriber import Position
 from streams.restore import Past, Restore, identity
@@ -159,9 +161,10 @@ class AgentWorker:
             agent=agent.name,
             source=f"/callboard/{app}/{agent.name}",
             instance=instance,
-            outbox=lambda partition, acknowledged: self._publisher.outbox(
-                topics.journal(agent.name), partition, acknowledged, self._publish_failed
+            outbox=lambda partition, acknowledged, too_large: self._publisher.outbox(
+                topics.journal(agent.name), partition, acknowledged, self._publish_failed, too_large
             ),
+            certainty=self._certainty,
         )
         self._answers = Answers(app=app, agent=agent, evidence_only=chosen_backend(agent.config.llm) == "off")
         name = agent.name
@@ -217,14 +220,15 @@ class AgentWorker:
             record = work.record
             known = self._hints[record.topic, record.partition]
             # A join's run has no offset of its own, so nobody knows how far it got.
-            if (record.offset < known.until or work.parts) and hint.careful(known):
-                work.careful = True
-                if hint.isolates(known) and work.history is not None and work.history.begun:
+            if (record.offset < known.until or work.parts) and hint.marks(known):
+                begun = 0 if work.history is None else work.history.begun
+                work.marked, work.alone = True, hint.careful(known) and begun > 0
+                if hint.isolates(known, begun):
                     work.kind = "poison"
                     work.error = PoisonError(
-                        f"{place(record)} was being worked on when {known.starts - 1} workers in a row ended"
-                        " without a word, and is not tried again; if they were killed from outside, publish"
-                        " it again with `callboard dead redrive`"
+                        f"{place(record)} was being worked on when {begun} of {known.starts - 1} workers in a"
+                        " row ended without a word, and is not tried again; if they were killed from outside,"
+                        " publish it again with `callboard dead redrive`"
                     )
         return work
 
@@ -320,20 +324,26 @@ class AgentWorker:
 
     # What the runtime asks ----------------------------------------------------------------------
 
-    async def execute(self, work: Work | Part, number: int) -> Outcome | None:
+    def execute(self, work: Work | Part, number: int) -> Coroutine[Any, Any, Outcome | None]:
         """Run the agent on a piece of work; gives the encoded result, or none where nothing is to be said.
 
         Raises:
             TryAgain: If it failed in a way that may pass.
         """
+        if isinstance(work, Part) or work.kind == "skip" or work.marked or not self._membership.is_certain():
+            return self._execute_with_care(work, number)
+        return self._execute(work, number)  # with no coroutine around it: nearly all work comes this way
+
+    async def _execute_with_care(self, work: Work | Part, number: int) -> Outcome | None:
         if isinstance(work, Part):
             await self._joining.ready(work.record.partition)
             return None
         if work.kind == "skip":
             return None
-        if not (work.careful and work.kind == "run"):
+        await self._membership.certainty()
+        if work.kind != "run" or not work.marked:
             return await self._execute(work, number)
-        async with self._alone:
+        async with self._alone if work.alone else nullcontext():
             await self._journal.begin(work)
             return await self._execute(work, number)
 
@@ -354,7 +364,9 @@ class AgentWorker:
                 work.attempts += 1
                 result, raised = await self._run_agent(work, given, number)
                 self._seconds.observe(time.monotonic() - started)
-            outcome = await self._outcome(work, given, result)
+            if result.artifacts:
+                await self._publish_artifacts(work, given, result)
+            outcome = self._answers.encode(work, given, result)
         except AgentError as error:
             raised = error
             outcome = self._answers.encode(work, given, AgentResult.failed(error))
@@ -370,12 +382,7 @@ class AgentWorker:
             else outcome.error is not None and outcome.error.retryable
         )
         if raised is not None:
-            reason = REASONS[work.kind]
-            if again:
-                reason = dead_letters.RETRIES_EXHAUSTED
-            elif isinstance(raised, InvalidInputError):
-                reason = dead_letters.INVALID
-            outcome.letters = self._letters(work, outcome, reason)
+            outcome.letters = self._letters(work, outcome, _reason(work, raised, again=again))
         if again:
             raise TryAgain(outcome, retry_after(raised) if raised is not None else None)
         return outcome
@@ -456,7 +463,9 @@ class AgentWorker:
                 Outgoing(number, _key_of(record), outcome.value, outcome.headers)
             )
         for partition, records in outgoing.items():
-            self._outbox(self._results_topic, partition, self._on_published).put(records)
+            self._outbox(self._results_topic, partition, self._on_published, self._result_too_large).put(
+                records
+            )
 
     def _on_published(self, numbers: Sequence[int]) -> None:
         for number in numbers if self._joined else ():
@@ -472,7 +481,8 @@ class AgentWorker:
         numbers = [next(self._letter_numbers) for _ in outcome.letters]
         self._buried[numbers[-1]] = number, work, outcome
         metrics.counter("dead_letters", self.agent.name).inc(len(numbers))
-        self._outbox(self._topics.dead(self.agent.name), work.record.partition, self._on_buried).put(
+        topic, partition = self._topics.dead(self.agent.name), work.record.partition
+        self._outbox(topic, partition, self._on_buried, dead_letters.shorten).put(
             Outgoing(letter_number, *letter)
             for letter_number, letter in zip(numbers, outcome.letters, strict=True)
         )
@@ -591,31 +601,10 @@ class AgentWorker:
         self, work: Work, given: Given, number: int
     ) -> tuple[AgentResult[Any], BaseException | None]:
         """Run the agent; gives what it ended with, and what it raised."""
-        task = Task(
-            id=work.envelope.id,
-            agent=self.agent.name,
-            run_id=work.run,
-            workflow_id=work.envelope.workflow_id,
-            input=given.input,
-            root=given.root,
-            events=given.events,
-            artifacts=given.artifacts,
-            deadline=work.envelope.deadline,
-            store=self._store,
-            usage=work.usage,
-            journal=self._journal.of(work),
-            allowance=RunAllowance(self.runtime, number, work),
-        )
-        set_current_task(task)
+        attempt = Attempt(partial(self._task, work, given, number))
+        set_current_task(attempt)
         try:
-            async with task.steps:
-                parsed = self.agent.parse_input(given.input)
-                if self.agent.config.blocking:
-                    result = await in_thread(
-                        lambda: self._execution(parsed), name=f"run of {self.agent.name}"
-                    )
-                else:
-                    result = await self._execution(parsed)
+            result = await self._attempted(attempt, given)
             if not isinstance(result, AgentResult):
                 raise InvalidOutputError(  # noqa: TRY301 (as above)
                     f"{type(self.agent).__name__}.execute returned {type(result).__name__},"
@@ -638,15 +627,53 @@ class AgentWorker:
             return AgentResult.failed(error), error
         return result, None
 
-    async def _execution(self, parsed: Any) -> object:
+    async def _attempted(self, attempt: Attempt, given: Given) -> object:
+        try:
+            parsed = self.agent.parse_input(given.input)
+            if self.agent.config.blocking:
+                result = await in_thread(lambda: self._awaited(parsed), name=f"run of {self.agent.name}")
+            else:
+                result = await self._execution(parsed)
+        except BaseException as error:
+            if attempt.over():
+                await attempt.end(error)
+            raise
+        if attempt.over():
+            await attempt.end(None)
+        return result
+
+    async def _certainty(self) -> None:
+        await self._membership.certainty()
+
+    def _task(self, work: Work, given: Given, number: int) -> Task:
+        return Task(
+            id=work.envelope.id,
+            agent=self.agent.name,
+            run_id=work.run,
+            workflow_id=work.envelope.workflow_id,
+            input=given.input,
+            root=given.task_root,
+            events=given.events,
+            artifacts=given.artifacts,
+            deadline=work.envelope.deadline,
+            store=self._store,
+            usage=work.usage,
+            journal=self._journal.of(work),
+            allowance=RunAllowance(self.runtime, number, work),
+        )
+
+    async def _awaited(self, parsed: Any) -> object:
+        return await self._execution(parsed)
+
+    def _execution(self, parsed: Any) -> Awaitable[object]:
         running: object = self.agent.execute(parsed)
         if not isawaitable(running):
             raise InvalidOutputError(
                 f"{type(self.agent).__name__}.execute is no coroutine: write `async def execute`"
             )
-        return await running
+        return running
 
-    async def _outcome(self, work: Work, given: Given, result: AgentResult[Any]) -> Outcome:
+    async def _publish_artifacts(self, work: Work, given: Given, result: AgentResult[Any]) -> None:
         for artifact in result.artifacts:
             given.artifacts[artifact.name] = await artifacts.publish(
                 self._publisher,
@@ -655,7 +682,6 @@ class AgentWorker:
                 partition=work.record.partition,
                 key=work.record.key,
             )
-        return self._answers.encode(work, given, result)
 
     def _note(self, work: Work, outcome: Outcome) -> None:
         name = self.agent.name
@@ -677,13 +703,27 @@ class AgentWorker:
 
     # Publishing ---------------------------------------------------------------------------------
 
-    def _outbox(self, topic: str, partition: int, acknowledged: Callable[[Sequence[int]], None]) -> Outbox:
+    def _outbox(
+        self,
+        topic: str,
+        partition: int,
+        acknowledged: Callable[[Sequence[int]], None],
+        too_large: TooLarge,
+    ) -> Outbox:
         outbox = self._outboxes.get((topic, partition))
         if outbox is None:
             outbox = self._outboxes[topic, partition] = self._publisher.outbox(
-                topic, partition, acknowledged, self._publish_failed
+                topic, partition, acknowledged, self._publish_failed, too_large
             )
         return outbox
+
+    def _result_too_large(self, refused: Outgoing) -> Outgoing | None:
+        """Say in place of a result that Kafka does not take it: the topic's limit is lower than ours."""
+        work = self.runtime.work_of(refused.number)
+        if not isinstance(work, Work):
+            return None  # lost meanwhile
+        outcome = self._answers.too_large(work, None, len(refused.value or b""))
+        return refused._replace(value=outcome.value, headers=outcome.headers)
 
     def _publish_failed(self, reason: str) -> None:
         metrics.counter("publish_retries", self.agent.name).inc()
@@ -699,6 +739,12 @@ class Membership(Protocol):
     async def commit_now(self) -> None:
         """Commit what is pending."""
 
+    def is_certain(self) -> bool:
+        """Tell whether this member owns its partitions for certain."""
+
+    async def certainty(self) -> None:
+        """Wait until it does; never, if they are lost."""
+
     def pause(self, places: Any) -> None:
         """Stop reading."""
 
@@ -709,6 +755,12 @@ class Membership(Protocol):
 def _join_of(work: Work) -> tuple[int, Key]:
     """Name the join that a run is of."""
     return work.record.partition, (work.envelope.workflow or "", work.envelope.round or "")
+
+
+def _reason(work: Work, raised: BaseException, *, again: bool) -> str:
+    if again:
+        return dead_letters.RETRIES_EXHAUSTED
+    return dead_letters.INVALID if isinstance(raised, InvalidInputError) else REASONS[work.kind]
 
 
 def _key_of(record: Record) -> bytes | None:

@@ -1,7 +1,8 @@
 """Every private attribute of FastStream and aiokafka that Callboard needs; a contract test holds each one."""
 
 import asyncio
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
@@ -23,6 +24,24 @@ def generation_of(consumer: AIOKafkaConsumer) -> int:
 def coordinator_answers(consumer: AIOKafkaConsumer) -> bool:
     """Tell whether the group's coordinator is known; the client forgets it once a heartbeat fails."""
     return consumer._coordinator.coordinator_id is not None  # noqa: SLF001 (module's purpose)
+
+
+def watch_heartbeats(consumer: AIOKafkaConsumer, succeeded: Callable[[float], None]) -> None:
+    """Have it told of each heartbeat that the coordinator answered well: when it was sent, monotonic seconds.
+
+    The client keeps that to itself, and notices a process that was frozen only with its next heartbeat.
+    """
+    coordinator = consumer._coordinator  # noqa: SLF001 (module's purpose)
+    beat = coordinator._do_heartbeat  # noqa: SLF001 (module's purpose)
+
+    async def watched() -> bool:
+        sent = time.monotonic()
+        answered: bool = await beat()
+        if answered:
+            succeeded(sent)
+        return answered
+
+    coordinator._do_heartbeat = watched  # noqa: SLF001 (module's purpose)
 
 
 def make_dynamic(consumer: AIOKafkaConsumer) -> None:

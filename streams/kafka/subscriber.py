@@ -6,6 +6,7 @@ runtime calls done are committed.
 """
 
 import asyncio
+import time
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
@@ -21,7 +22,12 @@ from faststream.kafka.schemas import Topic
 from streams.envelope import Record
 from streams.kafka.admin import BrokerUnreachableError, committed_offsets, initial_offsets
 from streams.kafka.connection import Connection
-from streams.kafka.private_access import coordinator_answers, generation_of, make_dynamic
+from streams.kafka.private_access import (
+    coordinator_answers,
+    generation_of,
+    make_dynamic,
+    watch_heartbeats,
+)
 
 log = structlog.stdlib.get_logger()
 
@@ -110,6 +116,10 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._committed: dict[TopicPartition, int] = {}
         self._pending: set[TopicPartition] = set()
         self._committer: asyncio.Task[None] | None = None
+        self._session_seconds = session_timeout_ms / 1000
+        self._proven = 0.0
+        self._proof = asyncio.Event()
+        self._watches = False
         self.out_of_range: dict[str, str] = {}
         self._subscriber = broker.subscriber(
             *(Topic(name, declare=False) for name in (*topics, *late_topics)),
@@ -196,6 +206,25 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         if self._pending:
             await self._commit_pending()
 
+    def is_certain(self) -> bool:
+        """Tell whether this member is in its group for certain: it was told so within the session."""
+        return time.monotonic() - self._proven < self._session_seconds
+
+    async def certainty(self) -> None:
+        """Wait until it is certain again that this member is in its group.
+
+        A process that was frozen does not know that others took its partitions, and goes on where it was: it
+        would do again what they have done. The clock goes on meanwhile. If the partitions are lost, who waits
+        here is canceled when the client hears of it.
+        """
+        while not self.is_certain():
+            self._proof.clear()
+            await self._proof.wait()
+
+    def _prove(self, at: float) -> None:
+        self._proven = at
+        self._proof.set()
+
     def pause(self, places: Iterable[tuple[str, int]]) -> None:
         """Read nothing more of these partitions for now."""
         self.consumer.pause(*self._mine(places))
@@ -216,6 +245,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         A partition that came back in the very next generation cannot have been anyone else's in between, so
         what runs of it goes on. If a generation is missing, this member was out of the group for a while.
         """
+        joined = time.monotonic()
         generation = generation_of(self.consumer)
         straight_back = self._owned if generation == self._generation + 1 else set()
         starts, metadata = await self._positions_at_last(assigned)
@@ -233,6 +263,10 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         for tp in assigned:
             if f"{tp.topic}/{tp.partition}" not in self.out_of_range:
                 self.consumer.seek(tp, starts[tp])
+        if not self._watches:
+            watch_heartbeats(self.consumer, self._prove)
+            self._watches = True
+        self._prove(joined)
         self._epoch += 1
         self._generation, self._owned, self._committed = generation, set(assigned), dict(starts)
         self._pending.clear()

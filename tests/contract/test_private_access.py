@@ -2,6 +2,7 @@
 
 import ast
 import asyncio
+import time
 import tomllib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
@@ -26,6 +27,7 @@ from streams.kafka.private_access import (
     learn_leaders,
     make_dynamic,
     producer_of,
+    watch_heartbeats,
 )
 
 ROOT = Path(private_access.__file__).parents[2]
@@ -47,6 +49,7 @@ def test_this_file_knows_every_attribute_the_module_touches() -> None:
     assert private_attributes(Path(private_access.__file__)) == {
         "_producer",
         "_coordinator",
+        "_do_heartbeat",
         "_client",
         "_group_instance_id",
     }
@@ -105,6 +108,39 @@ async def test_the_generation_of_a_consumer(consumer: AIOKafkaConsumer) -> None:
     assert coordinator_answers(consumer)
     coordinator.coordinator_dead()
     assert not coordinator_answers(consumer)
+    coordinator._coordination_task.cancel()
+    await asyncio.gather(coordinator._coordination_task, return_exceptions=True)
+
+
+@pytest.mark.parametrize("answered", [False, True])
+async def test_heartbeats_that_are_answered_are_told(
+    consumer: AIOKafkaConsumer, monkeypatch: pytest.MonkeyPatch, *, answered: bool
+) -> None:
+    client, subscription = AIOKafkaClient(bootstrap_servers="127.0.0.1:1"), SubscriptionState()
+    coordinator = GroupCoordinator(client, subscription, group_id="g", heartbeat_interval_ms=0)
+    coordinator.member_id, coordinator.coordinator_id = "m", 1
+    consumer._coordinator = coordinator
+    beats: list[bool] = []
+    told: list[float] = []
+
+    async def beat() -> bool:
+        beats.append(answered)
+        if len(beats) == 2:
+            coordinator.member_id = ""  # the routine ends with the membership
+        return answered
+
+    async def known() -> None:
+        """Be known."""
+
+    monkeypatch.setattr(coordinator, "_do_heartbeat", beat)
+    monkeypatch.setattr(coordinator, "ensure_coordinator_known", known)
+    monkeypatch.setattr(coordinator, "_retry_backoff_ms", 0)
+    before = time.monotonic()
+    watch_heartbeats(consumer, told.append)
+    await coordinator._heartbeat_routine()
+    assert len(beats) == 2
+    assert len(told) == 2 * answered
+    assert all(before <= sent <= time.monotonic() for sent in told)
     coordinator._coordination_task.cancel()
     await asyncio.gather(coordinator._coordination_task, return_exceptions=True)
 

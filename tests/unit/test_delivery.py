@@ -329,6 +329,32 @@ async def test_the_second_attempt_finds_the_answers_of_the_first() -> None:
     assert (happened, world.result().body["output"]) == (["once"], "said")
 
 
+async def test_a_worker_that_may_have_lost_its_partitions_does_nothing_until_it_knows() -> None:
+    world = await a_world()
+    happened = await stepping(world)
+    world.membership.certain.clear()
+    await world.give(event(0))
+    assert (happened, world.agent.inputs, world.journal()) == ([], [], [])
+    world.membership.certain.set()
+    await settle()
+    assert happened == ["input 0"]
+
+
+async def test_a_step_whose_worker_was_frozen_before_it_happened_waits_to_know() -> None:
+    world = await a_world()
+    happened = await stepping(world)
+    world.producer.waiting = []
+    await world.give(event(0))
+    world.membership.certain.clear()
+    world.producer.waiting.pop().set_result(None)
+    await settle()
+    assert happened == []
+    await world.assign(1)  # the partition went to somebody else meanwhile
+    world.membership.certain.set()
+    await settle()
+    assert (happened, world.results()) == ([], [])
+
+
 # Duplicates
 
 
@@ -370,21 +396,31 @@ async def dying(times: int, *, reach: int = 1) -> World:
     return world
 
 
-async def test_after_two_deaths_events_run_one_at_a_time_with_their_start_in_the_log() -> None:
+async def test_after_a_death_runs_are_begun_in_the_log_first() -> None:
+    world = await dying(1)
+    world.producer.waiting = []
+    await world.give(event(0), event(1, key=b"other"))
+    assert world.agent.inputs == []
+    assert [(it.body["kind"], it.body["state"]) for it in world.journal()] == [("run", "started")] * 2
+    while world.producer.waiting:
+        world.producer.waiting.pop().set_result(None)
+        await settle()
+    assert world.agent.inputs == ["input 0", "input 1"]
+
+
+async def test_after_two_deaths_events_run_one_at_a_time() -> None:
     world = await dying(2)
     world.agent.hold = asyncio.Event()
     await world.give(event(0), event(1, key=b"other"))
     assert world.agent.inputs == ["input 0"]
-    (begun,) = world.journal()
-    assert (begun.body["kind"], begun.body["state"]) == ("run", "started")
     world.agent.hold.set()
     await settle()
-    assert [it.body["kind"] for it in world.journal()] == ["run"]
+    assert [it.body["kind"] for it in world.journal()] == ["run", "run"]
     assert len(world.results()) == 2
 
 
-async def test_before_two_deaths_nothing_is_different() -> None:
-    world = await dying(1)
+async def test_without_a_death_nothing_is_written() -> None:
+    world = await dying(0)
     world.agent.hold = asyncio.Event()
     await world.give(event(0), event(1, key=b"other"))
     assert (len(world.agent.inputs), world.journal()) == (2, [])
@@ -398,7 +434,7 @@ async def test_what_the_third_member_died_of_is_isolated_and_the_next_event_runs
     await careful.give(event(0))
     run = careful.journal()[0].body["run"]
     world = await dying(3)
-    world.histories = {0: {run: RunHistory(begun=1)}}
+    world.histories = {0: {run: RunHistory(begun=2)}}
     await world.give(event(0), event(1))
     failed, fine = world.results()
     assert failed.error[0] == "poison"
@@ -410,8 +446,13 @@ async def test_what_the_third_member_died_of_is_isolated_and_the_next_event_runs
     await settle()
 
 
-async def test_an_event_nobody_died_of_is_not_isolated() -> None:
+@pytest.mark.parametrize("begun", [0, 1])
+async def test_an_event_of_one_death_or_none_is_not_isolated(begun: int) -> None:
+    careful = await dying(2)
+    await careful.give(event(0))
+    run = careful.result().body["run"]
     world = await dying(5)
+    world.histories = {0: {run: RunHistory(begun=begun)}}
     await world.give(event(0))
     assert world.result().body["status"] == "completed"
 

@@ -41,14 +41,16 @@ def died(before: Hint, position: int, *, reach: int) -> Hint:
 
 def test_the_third_death_is_the_last_one_of_a_record_that_kills() -> None:
     first = died(Hint(CLUSTER), 10, reach=12)
-    assert not hint.careful(first)
+    assert not hint.marks(first)
     second = died(first, 10, reach=14)
+    assert hint.marks(second)
     assert not hint.careful(second)
     third = died(second, 10, reach=11)
     assert hint.careful(third)
-    assert not hint.isolates(third)
+    assert not hint.isolates(third, 2)
     fourth = hint.begin(third, 10, slots=4)
-    assert hint.isolates(fourth)
+    assert hint.isolates(fourth, 2)
+    assert not hint.isolates(fourth, 1)
     assert (
         10 < fourth.until <= 16
     )  # what all of them may have died of: no more than slots after the lowest reach

@@ -1,12 +1,14 @@
 """Commits of one membership, where the client does not do as it should."""
 
 import asyncio
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
 from faststream.kafka import KafkaBroker
 
+from streams.kafka.connection import Connection
 from streams.kafka.subscriber import AgentSubscriber
 
 PLACE = ("tasks.reader", 0)
@@ -16,10 +18,10 @@ class Consumer:
     """A consumer whose first commit never ends, as with a broker that is away."""
 
     def __init__(self) -> None:
-        self.committed: list[dict[TopicPartition, int]] = []
+        self.committed: list[dict[TopicPartition, tuple[int, str]]] = []
         self.asked = asyncio.Event()
 
-    async def commit(self, offsets: dict[TopicPartition, int]) -> None:
+    async def commit(self, offsets: dict[TopicPartition, tuple[int, str]]) -> None:
         if not self.asked.is_set():
             self.asked.set()
             await asyncio.Event().wait()
@@ -28,9 +30,11 @@ class Consumer:
 
 async def test_a_commit_that_was_given_up_does_not_end_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
     consumer = Consumer()
-    handler: Any = object()
+    done = iter([3, 5])
+    handler: Any = SimpleNamespace(commit_of=lambda *_: (next(done), "said"))
     subscriber = AgentSubscriber(
         KafkaBroker("127.0.0.1:1"),
+        Connection.plaintext("127.0.0.1:1"),
         group="app.reader",
         topics=[PLACE[0]],
         late_topics=[],
@@ -39,12 +43,13 @@ async def test_a_commit_that_was_given_up_does_not_end_the_next(monkeypatch: pyt
         session_timeout_ms=10_000,
     )
     monkeypatch.setattr(AgentSubscriber, "consumer", property(lambda _: consumer))
-    subscriber.commit_soon([(*PLACE, 3)])
+    subscriber._owned = {TopicPartition(*PLACE)}
+    subscriber.commit_soon([PLACE])
     await consumer.asked.wait()
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0):
             await subscriber.commit_now()
     await subscriber.commit_now()  # the next rebalance; a canceled commit must not cancel it
-    subscriber.commit_soon([(*PLACE, 5)])
+    subscriber.commit_soon([PLACE])
     await subscriber.commit_now()
-    assert consumer.committed == [{TopicPartition(*PLACE): 5}]
+    assert consumer.committed == [{TopicPartition(*PLACE): (5, "said")}]

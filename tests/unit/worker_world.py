@@ -129,6 +129,8 @@ class FakeMembership:
         self.metadata: dict[tuple[str, int], str] = {}
         self.paused: set[tuple[str, int]] = set()
         self.commits_now = 0
+        self.certain = asyncio.Event()
+        self.certain.set()
 
     def commit_soon(self, places: Iterable[tuple[str, int]]) -> None:
         for topic, partition in places:
@@ -138,6 +140,12 @@ class FakeMembership:
 
     async def commit_now(self) -> None:
         self.commits_now += 1
+
+    def is_certain(self) -> bool:
+        return self.certain.is_set()
+
+    async def certainty(self) -> None:
+        await self.certain.wait()
 
     def pause(self, places: Iterable[tuple[str, int]]) -> None:
         self.paused |= set(places)
