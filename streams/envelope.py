@@ -232,9 +232,9 @@ def _usual(record: Record) -> Envelope | None:
             name,
             source.decode(),
             kind,
-            flow.decode() if flow else name,
+            name if not flow or flow == identity else flow.decode(),  # a root event's: one text for all
             workflow.decode() if workflow else None,
-            round_.decode() if round_ else None,
+            name if round_ == identity else round_.decode() if round_ else None,
             status.decode() if status else None,
             until,
             None if hops is None else int(hops),
