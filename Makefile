@@ -29,8 +29,8 @@ chaos: build ## breaks everything that can be broken on one machine, about ten m
 chaos-slice: build ## the same, quick
 	python -m tests.chaos --slice $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
 
-bench: build ## one hop beside the raw client and FastStream
-	python benchmarks/hop.py
+bench: build ## beside the raw client and FastStream, in one run; writes benchmarks/RESULTS.md
+	python -m benchmarks
 
 schemas: build ## write schemas/ anew from the types
 	python -m streams.schemas --write schemas
