@@ -30,14 +30,17 @@ SWEEP_SECONDS = 600.0
 RETRY_PAUSE = 0.5
 
 
+RecordPlace = tuple[str, int, int]
+
+
 class JoinLog(Protocol):
     """Reads what joins need from Kafka."""
 
     async def states(self, partitions: Collection[int]) -> Mapping[int, Sequence[Record]]:
         """Give all records of the topic of joins, per partition, in order."""
 
-    async def record(self, topic: str, partition: int, offset: int) -> Record | None:
-        """Give one record; none if it is not kept any more."""
+    async def records(self, places: Collection[RecordPlace]) -> Mapping[RecordPlace, Record]:
+        """Give the records at topics, partitions and offsets, without those that are not kept any more."""
 
 
 class Joining:

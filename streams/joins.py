@@ -12,7 +12,7 @@ or `KEEP_MS` passed: only a part that is later than that can begin a join anew.
 
 import heapq
 from collections import OrderedDict
-from collections.abc import Awaitable, Callable, Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 
 from agents.core.workflow import Awaiting
@@ -391,14 +391,12 @@ class JoinTable:
             self._let_go(join)
 
 
-async def records_of(
-    firing: Firing, read_record: Callable[[str, int, int], Awaitable[Record | None]]
-) -> dict[str, Record]:
-    """Give the records of a firing's parts, by agent; those that are not in memory are read again.
+def records_of(firing: Firing, there: Mapping[tuple[str, int, int], Record]) -> dict[str, Record]:
+    """Give the records of a firing's parts, by agent.
 
     Args:
         firing: Whose.
-        read_record: Reads the record at topic, partition and offset; none: it is no longer kept.
+        there: What was read of those that are not in memory, by topic, partition and offset.
 
     Raises:
         JoinStateError: If one is not kept any more, or is another one than the part was.
@@ -407,7 +405,7 @@ async def records_of(
     for part in firing.parts:
         record = firing.records.get(part.agent)
         if record is None:
-            record = await read_record(part.topic, part.partition, part.offset)
+            record = there.get((part.topic, part.partition, part.offset))
             here = f"{part.topic}/{part.partition}/{part.offset}"
             if record is None:
                 raise JoinStateError(f"{here}, the part of {part.agent} of a join, is not kept any more")

@@ -5,12 +5,13 @@ is not done again. Both are read from the time of the first record that is not c
 as there is unfinished work, however long the topics are.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from streams import envelope as envelopes
 from streams.envelope import EnvelopeError, Record
+from streams.joining import RecordPlace
 from streams.journal import learn
 from streams.kafka.connection import Connection
 from streams.kafka.reader import Place, Reader
@@ -108,15 +109,31 @@ class KafkaJoinLog:
                 found[record.partition].append(record)
         return found
 
-    async def record(self, topic: str, partition: int, offset: int) -> Record | None:
-        """Give one record; none if it is not kept any more."""
-        place = topic, partition
+    async def records(self, places: Collection[RecordPlace]) -> dict[RecordPlace, Record]:
+        """Give the records at topics, partitions and offsets, without those that are not kept any more."""
+        found: dict[RecordPlace, Record] = {}
+        wanted = set(places)
         async with Reader(self._connection) as reader:
-            if offset < (await reader.first_offsets([place]))[place]:
-                return None
-            async for record in reader.read({place: offset}, ends={place: offset + 1}):
-                return record
-        return None
+            first = await reader.first_offsets({(topic, partition) for topic, partition, _ in wanted})
+            for near in _near(it for it in sorted(wanted) if it[2] >= first[it[:2]]):
+                (topic, partition, start), end = near[0], near[-1][2] + 1
+                place = topic, partition
+                async for record in reader.read({place: start}, ends={place: end}):
+                    if (here := (topic, partition, record.offset)) in wanted:
+                        found[here] = record
+        return found
+
+
+def _near(places: Iterable[RecordPlace]) -> list[list[RecordPlace]]:
+    """Put places, in order, into groups that are worth reading in one go."""
+    groups: list[list[RecordPlace]] = []
+    for place in places:
+        last = groups[-1][-1] if groups else None
+        if last is not None and place[:2] == last[:2] and place[2] - last[2] < WINDOW:
+            groups[-1].append(place)
+        else:
+            groups.append([place])
+    return groups
 
 
 class Past:

@@ -24,6 +24,7 @@ from agents.core.blocking import in_thread
 from agents.core.budget import Budget
 from agents.core.errors import (
     AgentError,
+    ConfigurationError,
     DeadlineExceededError,
     InDoubtError,
     InvalidInputError,
@@ -48,7 +49,7 @@ from streams.join_records import JoinStateError, Key
 from streams.joining import Joining, JoinLog
 from streams.joins import Firing, records_of
 from streams.journal import JournalWriter
-from streams.kafka.publisher import Outbox, Outgoing, Publisher, TooLarge
+from streams.kafka.publisher import RETRY_PAUSE, Outbox, Outgoing, Publisher, PublishError, TooLarge
 from streams.kafka.reader import Place
 from streams.kafka.subscriber import Position
 from streams.restore import Past, Restore, identity
@@ -154,7 +155,9 @@ class AgentWorker:
         self._owned: set[int] = set()
         self._firing: dict[tuple[int, Key], Firing] = {}
         self._again: dict[tuple[int, Key], Firing] = {}
-        self._beginning: set[asyncio.Task[None]] = set()
+        self._to_begin: list[Firing] = []
+        self._beginning: asyncio.Task[None] | None = None
+        self._restoring = asyncio.Lock()
         self._joined: dict[int, Work] = {}
         self._stuck: dict[int, str] = {}
         self._journal = JournalWriter(
@@ -198,9 +201,13 @@ class AgentWorker:
 
     async def _knows_past_of(self, records: Sequence[Record], epoch: int) -> bool:
         """Read the past of partitions that is not known yet; false if they were lost meanwhile."""
-        since = self._past.unknown(records)
-        places = {(record.topic, record.partition) for record in records} & self._unseen.keys()
-        if since or places:
+        async with self._restoring:  # records and joins ask for it, and one reading is enough for both
+            if epoch != self._epoch:
+                return False
+            since = self._past.unknown(records)
+            places = {(record.topic, record.partition) for record in records} & self._unseen.keys()
+            if not since and not places:
+                return True
             before = {place: self._unseen[place] for place in places}
             known = await self._restore(since, before)
             if epoch != self._epoch:
@@ -316,8 +323,8 @@ class AgentWorker:
         """Drain, commit, and cancel what is left."""
         await self.on_revoked()
         self._joining.close()
-        for beginning in self._beginning:
-            beginning.cancel()
+        if self._beginning is not None:
+            self._beginning.cancel()
         await self.runtime.close()
         for outbox in self._outboxes.values():
             outbox.close()
@@ -522,25 +529,49 @@ class AgentWorker:
             self._again[firing.partition, firing.key] = firing
             return
         self._firing[firing.partition, firing.key] = firing
-        beginning = asyncio.get_running_loop().create_task(self._begin_join(firing))
-        self._beginning.add(beginning)
-        beginning.add_done_callback(self._beginning.discard)
+        self._to_begin.append(firing)
+        if self._beginning is None or self._beginning.done():
+            self._beginning = asyncio.get_running_loop().create_task(self._begin_joins())
 
-    async def _begin_join(self, firing: Firing) -> None:
-        while firing.partition in self._owned:
-            epoch = self._epoch
+    async def _begin_joins(self) -> None:
+        """Offer what fired, in the order in which the log says it did: two of one key run in that order."""
+        while self._to_begin:
+            epoch, firings = self._epoch, self._to_begin
+            self._to_begin = []
             try:
-                records = await records_of(firing, self._join_log.record)
+                if not await self._offer_joins(firings, epoch):
+                    # A rebalance came while we read. Whether they are still to be run, the log knows.
+                    self._to_begin = [it for it in firings if it.partition in self._owned] + self._to_begin
+                    for lost in (it for it in firings if it.partition not in self._owned):
+                        self._firing.pop((lost.partition, lost.key), None)
+            except (PublishError, ConfigurationError) as error:
+                log.warning("parts of joins cannot be read, trying again", error=str(error) or repr(error))
+                self._to_begin = firings + self._to_begin
+                await asyncio.sleep(RETRY_PAUSE)
+
+    async def _offer_joins(self, firings: Sequence[Firing], epoch: int) -> bool:
+        """Read what the parts said, and offer them; false if partitions may have been lost meanwhile."""
+        absent = {
+            (part.topic, part.partition, part.offset)
+            for firing in firings
+            for part in firing.parts
+            if part.agent not in firing.records
+        }
+        there = await self._join_log.records(absent) if absent else {}
+        complete: list[tuple[Firing, dict[str, Record]]] = []
+        for firing in firings:
+            try:
+                complete.append((firing, records_of(firing, there)))
             except JoinStateError as error:
                 # Its results were not kept. Said loudly and left as it is: what they said cannot be made up.
                 self._stuck[firing.partition] = str(error)
                 log.error("a join cannot run", agent=self.agent.name, round=firing.key, reason=str(error))  # noqa: TRY400 (no fault of the program)
-                return
-            if await self._knows_past_of([*records.values()], epoch) and epoch == self._epoch:
-                self._offer_join(self.router.work_of(firing, records), epoch)
-                return
-            # A rebalance came while we read. Whether it is still to be run, the log knows.
-        self._firing.pop((firing.partition, firing.key), None)
+        parts = [record for _, records in complete for record in records.values()]
+        if not await self._knows_past_of(parts, epoch) or epoch != self._epoch:
+            return False
+        for firing, records in complete:
+            self._offer_join(self.router.work_of(firing, records), epoch)
+        return True
 
     def _offer_join(self, work: Work, epoch: int) -> None:
         if work.kind != "skip":
@@ -554,29 +585,29 @@ class AgentWorker:
     # Offering -----------------------------------------------------------------------------------
 
     def _offer(self, work: Work | Part, epoch: int) -> Offer[Work | Part]:
-        record, runs = work.record, isinstance(work, Work) and work.kind == "run"
-        deadline: int | None = None
-        if runs and work.envelope.deadline is not None:
-            left = (work.envelope.deadline - self._wall_clock()).total_seconds()
-            deadline = self.runtime.now() + int(left * 1000)
-        joined = isinstance(work, Work) and work.parts is not None
-        silent = isinstance(work, Part) or work.kind == "skip"
-        return Offer(
-            partition=self._number_of(self._topics.tasks(self.agent.name), record.partition)
-            if joined
-            else self._number(record),
-            epoch=epoch,
-            offset=None if joined else record.offset,
-            lane=None if silent else record.key,
-            deadline=deadline,
-            size=len(record.value or b"") + 512,
-            work=work,
-            identity=None
-            if joined or (isinstance(work, Work) and work.kind == "skip")
-            else identity(work.envelope),
-            timestamp=record.timestamp,
-            budget=self._budget(work) if isinstance(work, Work) and runs else None,
-        )
+        record = work.record
+        number, lane, event = self._number(record), record.key, identity(work.envelope)
+        offset: int | None = record.offset
+        deadline = budget = None
+        if isinstance(work, Part):
+            lane = None
+        else:
+            if work.kind == "run":
+                deadline, budget = self._deadline(work), self._budget(work)
+            elif work.kind == "skip":
+                lane = event = None
+            if work.parts is not None:  # what fires a join is no record
+                number = self._number_of(self._topics.tasks(self.agent.name), record.partition)
+                offset = event = None
+        size = len(record.value or b"") + 512
+        return Offer(work, number, epoch, offset, lane, deadline, size, event, record.timestamp, budget)
+
+    def _deadline(self, work: Work) -> int | None:
+        """Give a run's deadline by the runtime's clock."""
+        if work.envelope.deadline is None:
+            return None
+        left = work.envelope.deadline - self._wall_clock()
+        return self.runtime.now() + int(left.total_seconds() * 1000)
 
     def _budget(self, work: Work) -> tuple[int | None, int | None, int | None] | None:
         given, own = work.envelope.budget, self.agent.config.budget

@@ -471,29 +471,22 @@ def test_a_later_version_may_write_more() -> None:
 # Records of the parts
 
 
-async def test_records_in_memory_are_not_read_again() -> None:
-    async def never(topic: str, partition: int, offset: int) -> None:
-        raise AssertionError(topic, partition, offset)
-
+def test_records_in_memory_are_not_read_again() -> None:
     world = World(TWO).take(a(), b())
-    assert await records_of(world.fired[0], never) == {"a": a_record("a"), "b": a_record("b")}
+    assert records_of(world.fired[0], {}) == {"a": a_record("a"), "b": a_record("b")}
 
 
-async def test_records_are_read_again_after_a_restart_and_compared() -> None:
+def test_records_are_read_again_after_a_restart_and_compared() -> None:
     world = World(TWO).take(a(), b())
     (firing,) = world.restart().firings
     read = {("results.a", 0, 7): a_record("a"), ("results.b", 0, 7): a_record("b")}
-
-    async def from_log(topic: str, partition: int, offset: int) -> FakeRecord | None:
-        return read.get((topic, partition, offset))
-
-    assert await records_of(firing, from_log) == {"a": a_record("a"), "b": a_record("b")}
+    assert records_of(firing, read) == {"a": a_record("a"), "b": a_record("b")}
     read["results.b", 0, 7] = a_record("c")
     with pytest.raises(JoinStateError, match=r"results.b/0/7, the part of b of a join, is another record"):
-        await records_of(firing, from_log)
+        records_of(firing, read)
     del read["results.b", 0, 7]
     with pytest.raises(JoinStateError, match=r"results.b/0/7, the part of b of a join, is not kept any more"):
-        await records_of(firing, from_log)
+        records_of(firing, read)
 
 
 async def test_what_waits_holds_no_more_memory_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
