@@ -172,7 +172,7 @@ class Answers:
         return work.workflow.followers.get(self._agent.name, ()) if work.workflow is not None else ()
 
     def _way_back(self, work: Work, result: AgentResult[Any]) -> Back | None:
-        if work.workflow is None or result.status is not AgentStatus.COMPLETED:
+        if result.verdict is None or work.workflow is None or result.status is not AgentStatus.COMPLETED:
             return None
         return work.workflow.way_back(self._agent.name, result.verdict)
 
