@@ -368,7 +368,11 @@ class JoinTable:
             except JoinStateError as error:
                 problems.append(error)
                 continue
-            _apply(joins.setdefault(slot.key, _Join()), slot, value)
+            join = joins.setdefault(slot.key, _Join())
+            if join.outcome is None:
+                # In the order in which they fired, or had their last part: two of one key run in that order.
+                joins[slot.key] = joins.pop(slot.key)
+            _apply(join, slot, value)
         changes: list[Change] = []
         firings: list[Firing] = []
         for key, join in [*joins.items()]:

@@ -468,6 +468,17 @@ def test_a_later_version_may_write_more() -> None:
     assert world.take(b()).said() == ("complete", "ab", "c")
 
 
+# Order
+
+
+def test_after_a_restart_joins_fire_in_the_order_in_which_they_were_complete() -> None:
+    world, one, other = World(TWO), ("flow", "one"), ("flow", "other")
+    world.take(a(), key=one).take(a(), key=other).take(b(), key=other).take(b(), key=one)
+    live = [firing.key[1] for firing in world.fired]
+    assert live == ["other", "one"]
+    assert [firing.key[1] for firing in world.restart().firings] == live
+
+
 # Records of the parts
 
 
