@@ -139,6 +139,12 @@ class Step:
                 return True
         return False
 
+    def raced(self, call: Call, moments: list[float]) -> bool:
+        """Tell whether a successor made a call whose first caller survived a fault and wrote its answer."""
+        writer = next(entry.instance for entry in self.entries if entry.state == "completed")
+        buyers = [it.instance for it in self.entries if it.state == "started" and it.at <= call.at]
+        return buyers[-1:] != [writer] and any(map(self.is_open, moments))
+
 
 def check(history: History) -> Report:
     """Look for everything listed at the top of this file."""
@@ -332,13 +338,13 @@ def _repeated_results(facts: Facts) -> Iterator[Violation]:
 
 def _repeated_calls(facts: Facts) -> Iterator[Violation]:
     doubtful = 0
+    moments = [event.at for event in facts.history.events if event.disrupts]
     for (run, number), step in facts.steps.items():
         here = f"run {run[:16]} call {number}"
         late = [call for call in step.calls if call.at > step.answered + SLACK]
         for call in late:
-            yield Violation(
-                "I3", "repeated call, journaled", here, f"{call.answer} was bought though it had one"
-            )
+            kind = "repeated call, zombie" if step.raced(call, moments) else "repeated call, journaled"
+            yield Violation("I3", kind, here, f"{call.answer} was bought though it had one")
         bought = [call for call in step.calls if call.outcome == "ok" and call not in late]
         doubtful += max(0, len(bought) - 1)
         begun = sum(entry.state == "started" for entry in step.entries)
@@ -352,7 +358,6 @@ def _repeated_calls(facts: Facts) -> Iterator[Violation]:
                 )
         if facts.app.attempts and len(step.calls) - max(0, len(bought) - 1) > facts.app.attempts:
             yield Violation("I3", "too many attempts", here, f"{len(step.calls)} calls")
-    moments = [event.at for event in facts.history.events if event.disrupts]
     allowed = sum(step.is_open(at) for at in moments for step in facts.steps.values())
     facts.counts["in doubt"], facts.counts["in flight at faults"] = doubtful, allowed
     facts.counts["calls"] = len(facts.history.calls)

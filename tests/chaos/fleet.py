@@ -129,6 +129,11 @@ class Fleet:
         said = self._logs[number].read_text(errors="replace")
         return '"ready"' in said and said.count('"partitions assigned"') >= self._agents
 
+    def last_words(self) -> str:
+        """Give the last line of each worker's log."""
+        said = {number: log.read_text(errors="replace").splitlines() for number, log in self._logs.items()}
+        return "; ".join(f"worker {number}: {lines[-1]}" for number, lines in said.items() if lines)
+
     async def watch(self, seed: int) -> None:
         """Start workers again that ended by themselves, until canceled."""
         chance = random.Random(seed)

@@ -272,7 +272,7 @@ ERRORS = {"ok": 80, "429": 6, "529": 4, "500": 4, "reset": 3, "truncated": 2, "h
 
 # What a member that was taken for dead had sent off arrives all the same: the same result a second time, or
 # an answer beside the one its successor got. Nothing of it is used downstream; it is counted.
-ZOMBIES = frozenset({"duplicate result", "fenced write", "two answers"})
+ZOMBIES = frozenset({"duplicate result", "fenced write", "two answers", "repeated call, zombie"})
 
 SCENARIOS = (
     Scenario("F0", "nothing is broken", calm, Size(1, 300), Size(1, 1_000)),
@@ -313,7 +313,14 @@ SCENARIOS = (
         Size(1, 1_500),
         {"weights": ERRORS, "agents": RETRIES | {"timeout": 5.0}},
     ),
-    Scenario("F11", "poison: raises, exits, hangs, blocks", poison, Size(4, 100), Size(12, 600)),
+    Scenario(
+        "F11",
+        "poison: raises, exits, hangs, blocks",
+        poison,
+        Size(4, 100),
+        Size(12, 600),
+        {"agents": {"timeout": 10.0}},
+    ),
     Scenario("F13", "records nobody can read", bad_input, Size(5_000, 100), Size(100_000, 300)),
     Scenario("F14", "duplicates, rewind, replay of all topics", repeats, Size(1, 200), Size(3, 600)),
     Scenario("F15", "rebalance storm", rebalance_storm, Size(10, 300), Size(40, 1_500)),

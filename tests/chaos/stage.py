@@ -41,6 +41,7 @@ JOINS = frozenset({LAST})
 KINDS = ("tasks", "results")
 PARTITIONS = 12
 SESSION_SECONDS = 6
+START_SECONDS = 30.0
 LOOK_SECONDS = 0.5
 WATCH_SECONDS = 0.02
 FLOW_SECONDS = 20.0
@@ -161,9 +162,12 @@ class Stage:
                 self.fleet.always(number, CALLBOARD_BOOTSTRAP_SERVERS=proxy.servers)
             self.fleet.start(number, **environment)
         topics = [self.application.topic(kind, agent) for agent in FOLLOWS for kind in KINDS]
-        async with asyncio.timeout(60):
-            await topics_exist(self.broker.servers, topics)
-        await self.fleet.joined()
+        try:
+            async with asyncio.timeout(START_SECONDS):
+                await topics_exist(self.broker.servers, topics)
+            await self.fleet.joined()
+        except TimeoutError:
+            raise RuntimeError(f"the workers do not start: {self.fleet.last_words()}") from None
 
     async def flow(self) -> None:
         """Wait until model calls are being made again, so that what comes next hits something."""

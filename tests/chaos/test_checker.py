@@ -388,6 +388,20 @@ def test_a_call_in_flight_at_a_fault_may_be_repeated_and_is_counted() -> None:
     assert report.counts["in doubt"] == report.counts["in flight at faults"] == 1
 
 
+def test_an_answer_that_a_thawed_worker_journaled_is_told_apart() -> None:
+    history = clean()
+    started, completed = entries(history, "documentation", "b1")
+    number = call_of(history, "b1")
+    call = history.calls[number]
+    late = history.records[completed].timestamp / 1000 + 1
+    history.calls.insert(number + 1, replace(call, at=late, until=late, answer="msg_again"))
+    again = append_copy(history, started)
+    change(history, again, timestamp=round(late * 1000) - 10)
+    set_value(history, again, instance="w2")
+    history.events.append(Event(call.at, "freeze", "worker 1", disrupts=True))
+    assert [it.kind for it in check(history).violations] == ["repeated call, zombie"]
+
+
 def test_a_letter_without_a_result_is_found() -> None:
     history = clean()
     without_commits(history, "documentation")
