@@ -356,6 +356,7 @@ class Runtime(Generic[W, R]):
         """Cancel what still runs; nothing of it is published."""
         if self._timer is not None:
             self._timer.cancel()
+            self._timer = None
         self.assign([])
         runs = list(self._runs.values())
         for run in runs:
@@ -468,12 +469,19 @@ class Runtime(Generic[W, R]):
             self._host.publish(done)
 
     def _wake(self, loop: asyncio.AbstractEventLoop, at: int | None) -> None:
+        # Setting a timer costs more than a turn, and a turn that comes too early does no harm but to set it.
+        if at is None:
+            return
+        delay = max(0.0, (at - self.now()) / 1000)
         if self._timer is not None:
+            if self._timer.when() <= loop.time() + delay + 0.001:  # the machine counts whole milliseconds
+                return
             self._timer.cancel()
-            self._timer = None
-        if at is not None:
-            delay = max(0.0, (at - self.now()) / 1000)
-            self._timer = loop.call_later(delay, self._turn, context=self._context)
+        self._timer = loop.call_later(delay, self._woken, context=self._context)
+
+    def _woken(self) -> None:
+        self._timer = None
+        self._turn()
 
     async def _run(self, number: int, work: W) -> None:
         try:
