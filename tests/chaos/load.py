@@ -19,7 +19,7 @@ from aiokafka.errors import KafkaError
 
 from .history import Application, Published
 
-Headers = list[tuple[str, bytes]]
+Headers = list[tuple[str, bytes | None]]
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ class Load:
         """
         self._number += 1
         name = str(uuid.UUID(int=self._chance.getrandbits(128), version=4))
-        headers = [
+        headers: Headers = [
             ("ce_specversion", b"1.0"),
             ("ce_id", name.encode()),
             ("ce_source", b"/chaos"),
@@ -136,7 +136,7 @@ class Load:
         return self.published[before:]
 
     async def _remember(self, letter: Letter, sent: Any) -> None:
-        name = next((value.decode(errors="replace") for head, value in letter.headers if head == "ce_id"), "")
+        name = (dict(letter.headers).get("ce_id") or b"").decode(errors="replace")
         try:
             done = await sent
         except KafkaError:
