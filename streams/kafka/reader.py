@@ -105,6 +105,10 @@ class Reader:
         if ends is None:
             ends = await self.end_offsets(starts)
         left = {TopicPartition(*place) for place, start in starts.items() if start < ends[place]}
+        if not left:
+            # Not even assigned: stopped right after an assignment, the client waits for ever. Its fetcher is
+            # busy then canceling what it fetched before, and takes its own cancellation for that of these.
+            return
         self._begin(left, starts)
         while left:
             for tp, records in (await self._consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)).items():
