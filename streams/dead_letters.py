@@ -4,7 +4,7 @@ The original key, value and headers byte for byte; what is known about the failu
 them, some of them named as Spring Kafka and Kafka Connect users know them.
 """
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -15,6 +15,23 @@ from streams.topics import MAX_RECORD_BYTES
 
 ORIGINAL = "kafka_dlt-original-"
 OWN = "dlt-"
+# What `write` adds. Only these are taken off again: an original may have others that begin like them.
+OWN_NAMES = (
+    "id",
+    "run",
+    "parts",
+    "agent",
+    "agent-version",
+    "reason",
+    "error-type",
+    "error-message",
+    "attempts",
+    "first-time",
+    "time",
+    "omitted-bytes",
+)
+ORIGINAL_NAMES = ("topic", "partition", "offset", "timestamp")
+ADDED = frozenset({*(OWN + name for name in OWN_NAMES), *(ORIGINAL + name for name in ORIGINAL_NAMES)})
 MAX_MESSAGE_BYTES = 8_000
 
 
@@ -54,7 +71,7 @@ class Letter(NamedTuple):
 
 
 def write(
-    records: Iterable[Record], failure: Failure, *, run: str, agent: str, agent_version: str
+    records: Sequence[Record], failure: Failure, *, run: str, agent: str, agent_version: str
 ) -> list[Letter]:
     """Make the dead letters of a run: one for each event it answers."""
     letters = []
@@ -62,6 +79,7 @@ def write(
         known = {
             "id": letter_id(run, number),
             "run": run,
+            "parts": str(len(records)),
             "agent": agent,
             "agent-version": agent_version,
             "reason": failure.reason,
@@ -117,10 +135,12 @@ class DeadLetter:
         agent: Who could not process it.
         agent_version: Its version then.
         run: Run id.
+        parts: How many letters the run has: one for each event it answers.
         failure: Why.
         time: When it was written, RFC 3339.
         origin: topic/partition/offset of the event.
-        omitted_bytes: Size of the original value if it was too large to be kept.
+        size: Bytes of the original value; none: it was null.
+        omitted_bytes: The same if it was too large to be kept.
         headers: The original headers.
         record: The letter itself, with the original key and value.
     """
@@ -129,9 +149,11 @@ class DeadLetter:
     agent: str
     agent_version: str
     run: str
+    parts: int
     failure: Failure
     time: str
     origin: str
+    size: int | None
     omitted_bytes: int | None
     headers: Headers
     record: Record
@@ -139,33 +161,38 @@ class DeadLetter:
 
 def read(record: Record) -> DeadLetter | None:
     """Read a letter; none if the record in a dead-letter topic is no letter of ours."""
-    # The original may itself carry such names, being a redriven letter: the last ones are ours.
-    last = {name: value.decode(errors="replace") for name, value in record.headers if value is not None}
-    own = {name.removeprefix(OWN): text for name, text in last.items() if name.startswith(OWN)}
-    at = {name.removeprefix(ORIGINAL): text for name, text in last.items() if name.startswith(ORIGINAL)}
-    if not own.get("id") or not {"topic", "partition", "offset"} <= at.keys():
+    # The original may itself have such headers, being a letter that somebody sent on: the last ones are ours.
+    last = {name: number for number, (name, _) in enumerate(record.headers) if name in ADDED}
+    text = {
+        name: (record.headers[number][1] or b"").decode(errors="replace") for name, number in last.items()
+    }
+    own = {name: text.get(OWN + name, "") for name in OWN_NAMES}
+    at = [text.get(ORIGINAL + name, "") for name in ORIGINAL_NAMES[:3]]
+    if not own["id"] or not at[0] or None in map(_number, at[1:]):
         return None
-    names = [OWN + name for name in own] + [ORIGINAL + name for name in at]
-    original = list(record.headers)
-    for name in names:
-        index = max(i for i, (header, _) in enumerate(original) if header == name)
-        del original[index]
-    attempts, omitted = own.get("attempts", ""), own.get("omitted-bytes", "")
+    ours = set(last.values())
+    omitted = _number(own["omitted-bytes"])
     return DeadLetter(
         id=own["id"],
-        agent=own.get("agent", ""),
-        agent_version=own.get("agent-version", ""),
-        run=own.get("run", ""),
+        agent=own["agent"],
+        agent_version=own["agent-version"],
+        run=own["run"],
+        parts=_number(own["parts"]) or 1,
         failure=Failure(
-            reason=own.get("reason", ""),
-            error_type=own.get("error-type", ""),
-            message=own.get("error-message", ""),
-            attempts=int(attempts) if attempts.isdecimal() else 0,
-            first_time=own.get("first-time") or None,
+            reason=own["reason"],
+            error_type=own["error-type"],
+            message=own["error-message"],
+            attempts=_number(own["attempts"]) or 0,
+            first_time=own["first-time"] or None,
         ),
-        time=own.get("time", ""),
-        origin="/".join((at["topic"], at["partition"], at["offset"])),
-        omitted_bytes=int(omitted) if omitted.isdecimal() else None,
-        headers=original,
+        time=own["time"],
+        origin="/".join(at),
+        size=omitted if record.value is None else len(record.value),
+        omitted_bytes=omitted,
+        headers=[header for number, header in enumerate(record.headers) if number not in ours],
         record=record,
     )
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isascii() and text.isdecimal() else None

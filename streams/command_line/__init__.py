@@ -7,7 +7,7 @@ import sys
 
 import typer
 
-from streams.command_line import demo, local_kafka, publish, replay, run, show, tail
+from streams.command_line import dead, demo, local_kafka, publish, replay, run, show, tail
 from streams.command_line.output import write
 
 HELP = """AI agents that choreograph themselves over Apache Kafka.
@@ -57,6 +57,7 @@ for command in (
     demo.demo,
 ):
     program.command()(command)
+program.add_typer(dead.dead)
 
 
 @program.callback(invoke_without_command=True)
