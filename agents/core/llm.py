@@ -258,7 +258,17 @@ class AnthropicProvider:
                 retryable=True,
                 uncertain=error.__cause__ is None or not was_not_sent(error.__cause__),
             ) from error
-        except (anthropic.APIError, orjson.JSONDecodeError) as error:
+        except orjson.JSONDecodeError as error:
+            # It begins like an answer and ends too early: lost on its way, as by a broken connection. The login
+            # page of a proxy does not.
+            broken_off = answer.lstrip()[:1] == b"{"
+            raise LLMUnavailableError(
+                f"the provider's answer for model {model!r} cannot be read"
+                f" ({len(answer)} bytes{', broken off' if broken_off else ''}): {error}",
+                retryable=broken_off,
+                uncertain=broken_off,
+            ) from error
+        except anthropic.APIError as error:
             raise LLMUnavailableError(
                 f"the provider's answer for model {model!r} cannot be read: {error}", retryable=False
             ) from error

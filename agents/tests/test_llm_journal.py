@@ -123,6 +123,17 @@ async def test_an_answer_that_is_no_message_is_kept_as_well_and_one_that_is_no_j
         assert run.journal.states == ["started", state]
 
 
+async def test_an_answer_that_was_broken_off_is_in_doubt_and_asked_for_again(api: MessagesApi) -> None:
+    api.body = b'{"content": [{"type": "te'
+    run = Run()
+    with pytest.raises(LLMUnavailableError, match="broken off") as caught:
+        await run.attempt().ask()
+    assert caught.value.retryable
+    assert run.journal.states == ["started"]
+    api.body = answer("whole")
+    assert await run.attempt().ask() == "whole"
+
+
 async def test_questions_that_are_asked_together_are_found_again_in_any_order(api: MessagesApi) -> None:
     run = Run()
     agent = run.attempt()
