@@ -259,8 +259,8 @@ class AnthropicProvider:
                 uncertain=error.__cause__ is None or not was_not_sent(error.__cause__),
             ) from error
         except orjson.JSONDecodeError as error:
-            # It begins like an answer and ends too early: lost on its way, as by a broken connection. The login
-            # page of a proxy does not.
+            # It begins like an answer and ends too early: lost on its way, as by a broken connection. What a
+            # proxy sends in its place begins otherwise.
             broken_off = answer.lstrip()[:1] == b"{"
             raise LLMUnavailableError(
                 f"the provider's answer for model {model!r} cannot be read"
