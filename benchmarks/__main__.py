@@ -42,9 +42,10 @@ def introduction(load: float, reports: list[Report]) -> str:
 
 {datetime.now(UTC):%Y-%m-%d}: {processor()}, {os.cpu_count()} cores that Apache Kafka 4.3.1 shares with what
 is measured (load before and after: {load:.1f} and {os.getloadavg()[0]:.1f}), {platform.system()}
-{platform.release().split("-")[0]}, Python {platform.python_version()}, aiokafka {version("aiokafka")}, FastStream {version("faststream")},
-uvloop {version("uvloop")}. Rounds are interleaved, each run has a process and topics of its own, counts are
-checked. The machine is shared: compare ratios within a table, never rates of two runs.
+{platform.release().split("-")[0]}, Python {platform.python_version()}, aiokafka {version("aiokafka")},
+FastStream {version("faststream")}, uvloop {version("uvloop")}. Rounds are interleaved, each run has a process
+and topics of its own, counts are checked. The machine is shared: compare ratios within a table, never rates
+of two runs.
 
 {"Missed: " + "; ".join(missed) + "." if missed else "Every aim was met."}
 """
