@@ -41,7 +41,7 @@ from streams.payloads import ResultPayload
 from streams.topics import MAX_RECORD_BYTES, Topics
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("up", "status", "down", "run", "publish", "tail", "show", "replay", "demo")
+COMMANDS = ("up", "status", "down", "run", "publish", "tail", "show", "replay", "demo", "dead")
 HEAVY = (
     "aiokafka",
     "faststream",
@@ -185,9 +185,9 @@ def test_help_names_every_command_and_exit_code() -> None:
     assert all(f"\n      {code.value} " in ended.stdout for code in ExitCode)
 
 
-@pytest.mark.parametrize("command", COMMANDS)
+@pytest.mark.parametrize("command", [*COMMANDS, "dead list", "dead show", "dead redrive"])
 def test_every_command_shows_an_example(command: str) -> None:
-    ended = callboard(command, "--help")
+    ended = callboard(*command.split(), "--help")
     assert "Example:\n" in ended.stdout
     assert f"    callboard {command}" in ended.stdout.split("Example:")[1]
 
@@ -203,6 +203,9 @@ def test_every_command_shows_an_example(command: str) -> None:
         ("show", "0199"),
         ("replay", "tasks.a"),
         ("replay", "--workflow", "w123"),
+        ("dead", "list"),
+        ("dead", "show", "0199"),
+        ("dead", "redrive", "0199", "--because", "fixed"),
     ],
 )
 def test_without_kafka_every_command_says_so(arguments: Sequence[str]) -> None:
@@ -226,6 +229,15 @@ def test_without_kafka_every_command_says_so(arguments: Sequence[str]) -> None:
         (("tail", "--from", "yesterday"), "is no time"),
         (("run", "nothing"), "give MODULE:APP"),
         (("frobnicate",), "No such command"),
+        (("dead", "list", "--reason", "bad luck"), "'bad luck' is no reason"),
+        (("dead", "list", "--since", "yesterday"), "is no time"),
+        (("dead", "redrive", "--because", "x"), "say which letters"),
+        (("dead", "redrive", "0199", "--all", "--because", "x"), "say which letters"),
+        (("dead", "redrive", "0199"), "--because TEXT"),
+        (("dead", "redrive", "--all", "--because", " "), "--because TEXT"),
+        (("dead", "redrive", "0199", "0198", "--edit", "-", "--because", "x"), "only one letter"),
+        (("dead", "redrive", "0199", "--edit", "no such file", "--because", "x"), "cannot read no such file"),
+        (("dead", "redrive", "0199", "--edit", "-", "--editor", "--because", "x"), "give one of"),
     ],
 )
 def test_wrong_usage(arguments: Sequence[str], said: str) -> None:
