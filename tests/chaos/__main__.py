@@ -11,6 +11,7 @@ import asyncio
 import logging
 import platform
 import shutil
+import signal
 import sys
 import tempfile
 import time
@@ -170,6 +171,9 @@ def main() -> int:
         return 2
     seed = given.seed if given.seed is not None else int(time.time()) % 100_000
     folder = given.folder or Path(tempfile.mkdtemp(prefix="callboard-chaos-"))
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # so that no worker, provider or broker stays behind
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that brokers go away is the point
     broker = Broker(folder / "kafka")
     broker.up()

@@ -165,7 +165,6 @@ LOST_ANSWERS = (
     "JoinGroup",
     "SyncGroup",
     "InitProducerId",
-    "LeaveGroup",
 )
 # What workers ask only while they start, stop or join.
 RARE = frozenset(LOST_ANSWERS[4:])
@@ -182,15 +181,15 @@ async def lost_answers(stage: Stage, size: Size) -> int:
                 for proxy in stage.proxies.values()
             ]
             stage.note(f"lose answers to {name}", "all workers", disrupts=True)
-            for _ in range(3 + size.trials):
+            for _ in range(3 + size.trials // 2):
                 await asyncio.sleep(0.5)
                 if not any(rule.times for rule in rules):
                     break
                 if name in RARE:
                     number = stage.chance.choice(stage.fleet.running)
-                    await stage.fleet.stop(number)
+                    stage.fleet.kill(number)
                     stage.fleet.start(number)
-                    await asyncio.sleep(2.5)
+                    await asyncio.sleep(2)
             for rule in rules:
                 rule.times = 0
             stage.note(f"lost answers to {name}", "all workers", disrupts=True)
