@@ -131,7 +131,7 @@ def _ask(order: Order, asked: Sequence[DeadLetter], letters: Sequence[DeadLetter
     seconds = f", in about {len(letters) / order.rate:,.0f} s" if len(letters) > order.rate else ""
     if not sys.stdin.isatty():
         raise CommandError(
-            f"that are {len(letters):,} letters: say --yes to publish them, or look first with --dry-run",
+            f"these are {len(letters):,} letters: say --yes to publish them, or look first with --dry-run",
             ExitCode.USAGE,
         )
     if not typer.confirm(f"Publish {len(letters):,} letters again{seconds}?", err=True):
