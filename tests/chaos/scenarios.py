@@ -189,7 +189,9 @@ async def lost_answers(stage: Stage, size: Size) -> int:
                     number = stage.chance.choice(stage.fleet.running)
                     stage.fleet.kill(number)
                     stage.fleet.start(number)
-                    await asyncio.sleep(2)
+                    # Not one after the other without pause: a task that is begun again and again while its
+                    # worker dies is taken for poison, and rightly so.
+                    await stage.fleet.joined()
             for rule in rules:
                 rule.times = 0
             stage.note(f"lost answers to {name}", "all workers", disrupts=True)
