@@ -7,7 +7,7 @@ runtime calls done are committed.
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -249,9 +249,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         generation = generation_of(self.consumer)
         straight_back = self._owned if generation == self._generation + 1 else set()
         starts, metadata = await self._positions_at_last(assigned)
-        adopted = {
-            tp for tp in assigned if tp in straight_back and self._committed.get(tp, starts[tp]) == starts[tp]
-        }
+        adopted = adoptable(assigned, straight_back, self._committed, starts)
         positions = [
             Position(tp.topic, tp.partition, starts[tp], tp in adopted, metadata.get(tp, ""))
             for tp in sorted(assigned)
@@ -397,6 +395,25 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     def _mine(self, places: Iterable[tuple[str, int]]) -> list[TopicPartition]:
         return [tp for place in places if (tp := TopicPartition(*place)) in self.consumer.assignment()]
+
+
+def adoptable(
+    assigned: Collection[TopicPartition],
+    straight_back: Collection[TopicPartition],
+    committed: Mapping[TopicPartition, int],
+    starts: Mapping[TopicPartition, int],
+) -> set[TopicPartition]:
+    """Tell which partitions go on where they were: those that came straight back, as we left them.
+
+    Partitions of one number go together: they share results, journal and joins. An answer to a commit that got
+    lost makes one of them look strange, and then what the others have under way cannot be told from what the
+    next owner of that one would do again.
+    """
+    as_we_left_them = {
+        tp for tp in assigned if tp in straight_back and committed.get(tp, starts[tp]) == starts[tp]
+    }
+    strange = {tp.partition for tp in assigned if tp not in as_we_left_them}
+    return {tp for tp in as_we_left_them if tp.partition not in strange}
 
 
 async def _as_it_is(message: KafkaMessage) -> Any:

@@ -9,7 +9,7 @@ from aiokafka import TopicPartition
 from faststream.kafka import KafkaBroker
 
 from streams.kafka.connection import Connection
-from streams.kafka.subscriber import AgentSubscriber
+from streams.kafka.subscriber import AgentSubscriber, adoptable
 
 PLACE = ("tasks.reader", 0)
 
@@ -53,3 +53,17 @@ async def test_a_commit_that_was_given_up_does_not_end_the_next(monkeypatch: pyt
     subscriber.commit_soon([PLACE])
     await subscriber.commit_now()
     assert consumer.committed == [{TopicPartition(*PLACE): (5, "said")}]
+
+
+def test_partitions_of_one_number_are_adopted_together_or_not_at_all() -> None:
+    tasks, results = (
+        [TopicPartition("tasks.a", n) for n in (0, 1)],
+        [TopicPartition("results.b", n) for n in (0, 1)],
+    )
+    assigned = [*tasks, *results]
+    starts = dict.fromkeys(assigned, 7)
+    committed = starts | {results[1]: 6}  # committed, and the answer was lost
+    assert adoptable(assigned, assigned, committed, starts) == {tasks[0], results[0]}
+    assert adoptable(assigned, assigned[1:], starts, starts) == {tasks[1], results[1]}
+    assert adoptable(assigned, assigned, {}, starts) == set(assigned)
+    assert adoptable(assigned, [], starts, starts) == set()
