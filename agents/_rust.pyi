@@ -30,32 +30,13 @@ class AgentRuntime:
         self,
         now: int,
         *,
-        assigned: list[tuple[int, int, int, bool, bytes | None, int]]
-        | list[tuple[int, int, int, bool]]
-        | None = None,
+        assigned: list[tuple[int, int, int, bool, bytes | None, int]] | None = None,
         revoked: bool = False,
         seen: list[tuple[int, int, bytes, int]] | None = None,
         offered: list[
             tuple[int, int, int, int | None, bytes | None, int | None, int, bytes | None, int, _Budget | None]
         ]
-        | list[
-            tuple[
-                int,
-                int,
-                int,
-                int | None,
-                bytes | None,
-                int | None,
-                int,
-                bytes | None,
-                int,
-                _Budget | None,
-                tuple[int, ...],
-            ]
-        ]
-        | list[tuple[int, int, int, int | None, bytes | None, int | None, int, tuple[int, ...]]]
         | None = None,
-        held: list[tuple[int, int, int, int]] | None = None,
         executed: list[int] | None = None,
         failed: list[tuple[int, int | None]] | None = None,
         acknowledged: list[int] | None = None,

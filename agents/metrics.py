@@ -23,7 +23,7 @@ TABLE: Final = (
     ("run_seconds", Histogram, ("agent",), "Time from a run's start to its encoded result."),
     ("running", Gauge, ("agent",), "Runs that execute now."),
     ("queued", Gauge, ("agent",), "Records read and not started yet."),
-    ("held", Gauge, ("agent",), "Records that wait for the other parts of a join."),
+    ("joins", Gauge, ("agent",), "Joins that wait for further parts."),
     ("unacknowledged", Gauge, ("agent",), "Results on their way to Kafka."),
     ("partitions", Gauge, ("agent",), "Partitions this worker owns."),
     (

@@ -245,7 +245,7 @@ class AgentApp(AsgiFastStream):
                 stats = worker.runtime.stats()
                 metrics.gauge("running", name).set(stats["running"])
                 metrics.gauge("queued", name).set(stats["queued_records"])
-                metrics.gauge("held", name).set(worker.joins_waiting)
+                metrics.gauge("joins", name).set(worker.joins_waiting)
                 metrics.gauge("unacknowledged", name).set(stats["unacknowledged"])
                 metrics.gauge("partitions", name).set(subscriber.owned)
                 for topic, lag in subscriber.lag().items():

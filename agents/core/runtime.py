@@ -89,7 +89,6 @@ class Offer(NamedTuple, Generic[W]):
         identity: What makes two records of a partition the same event, or none.
         timestamp: Of the record, in milliseconds.
         budget: Calls, tokens and micro-dollars the run may spend; each none for no limit.
-        covers: Held work that is done when this is.
     """
 
     work: W
@@ -102,7 +101,6 @@ class Offer(NamedTuple, Generic[W]):
     identity: bytes | None = None
     timestamp: int = 0
     budget: tuple[int | None, int | None, int | None] | None = None
-    covers: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -204,9 +202,7 @@ class Runtime(Generic[W, R]):
         self._runs: dict[int, asyncio.Task[None]] = {}
         self._results: dict[int, R] = {}
         self._canceled: set[int] = set()
-        self._covers: dict[int, tuple[int, ...]] = {}
         self._offered: list[Any] = []
-        self._held: list[tuple[int, int, int, int]] = []
         self._seen: list[tuple[int, int, bytes, int]] = []
         self._next_ask = 1
         self._asks: dict[int, asyncio.Future[str | None]] = {}
@@ -231,26 +227,10 @@ class Runtime(Generic[W, R]):
     def offer(self, offers: Iterable[Offer[W]]) -> None:
         """Take records to run."""
         for offer in offers:
-            number = self._admit(offer.work)
-            if offer.covers:
-                self._covers[number] = offer.covers
+            number, self._next_number = self._next_number, self._next_number + 1
+            self._work[number] = offer.work
             self._offered.append((number, *offer[1:]))
         self._soon()
-
-    def hold(self, partition: int, epoch: int, offset: int, work: W) -> int:
-        """Take a record that waits for others; its offset stays uncommitted until an offer covers it.
-
-        Returns:
-            The number by which an `Offer` covers it.
-        """
-        number = self._admit(work)
-        self._held.append((number, partition, epoch, offset))
-        self._soon()
-        return number
-
-    def holds(self, number: int) -> bool:
-        """Tell whether work given to `hold` still waits, or is covered by a run that is not done."""
-        return number in self._work
 
     def remember(self, events: Iterable[tuple[int, int, bytes, int]]) -> None:
         """Take events of before a restart, so that their duplicates are recognized.
@@ -306,9 +286,6 @@ class Runtime(Generic[W, R]):
         """Take note that results are durable: their lanes move on and their offsets are done."""
         for number in numbers:
             self._work.pop(number, None)
-            if number in self._covers:
-                for covered in self._covers.pop(number):
-                    self._work.pop(covered, None)
             self._acknowledged.append(number)
         self._soon()
 
@@ -367,12 +344,6 @@ class Runtime(Generic[W, R]):
         """Give the machine's counts, for metrics."""
         return self._machine.stats()
 
-    def _admit(self, work: W) -> int:
-        number = self._next_number
-        self._next_number += 1
-        self._work[number] = work
-        return number
-
     def _soon(self) -> None:
         if not self._turn_is_due:
             self._turn_is_due = True
@@ -390,7 +361,6 @@ class Runtime(Generic[W, R]):
     ) -> None:
         self._turn_is_due = False
         offered, self._offered = self._offered, []
-        held, self._held = self._held, []
         seen, self._seen = self._seen, []
         executed, self._executed = self._executed, []
         failed, self._failed = self._failed, []
@@ -402,7 +372,6 @@ class Runtime(Generic[W, R]):
             assigned=assigned,
             revoked=revoked,
             offered=offered,
-            held=held,
             seen=seen,
             executed=executed,
             failed=failed,
@@ -454,7 +423,6 @@ class Runtime(Generic[W, R]):
             else:
                 self._results.pop(number, None)
                 self._canceled.discard(number)
-                self._covers.pop(number, None)
                 dropped = self._work.pop(number, None)
                 if dropped is not None:
                     self._host.forget(dropped, reason)

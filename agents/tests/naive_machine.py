@@ -22,9 +22,7 @@ Offered = tuple[
     bytes | None,  # identity
     int,  # timestamp
     Budget | None,
-    tuple[int, ...],  # covers
 ]
-Held = tuple[int, int, int, int]
 BITMAP, RUNS = b"\x01", b"\x02"
 RETRY, DEPOSIT = 1_000, 200
 
@@ -48,12 +46,10 @@ class Record:
     token: int
     partition: int
     offset: int | None
-    state: str  # waiting, ready, executing, fenced (lost while executing), backoff, unacknowledged, held
+    state: str  # waiting, ready, executing, fenced (lost while executing), backoff, unacknowledged
     lane: object = None
     deadline: int | None = None
     nbytes: int = 0
-    covers: tuple[int, ...] = ()
-    covered_by: int | None = None
     end: int | None = None
     cancelled: bool = False
     failed: int = 0
@@ -82,15 +78,14 @@ class Partition:
     restored: set[int]  # done before a restart
     paused: bool = False
     full: bool = False
-    # unfinished, refused, done; nothing is ever removed
+    # unfinished or done; nothing is ever removed
     received: dict[int, str] = field(default_factory=dict)
     sightings: dict[int, tuple[bytes, int]] = field(default_factory=dict)  # identity and time by offset
     gated: list[tuple[int, int]] = field(default_factory=list)
     alone: int | None = None
 
     def know(self, offset: int) -> bool:
-        known = self.received.get(offset) in ("unfinished", "done") or offset in self.restored
-        return offset < self.base or known
+        return offset < self.base or offset in self.received or offset in self.restored
 
     def advance(self) -> int:
         everything = max([self.base, *(offset + 1 for offset in self.received)])
@@ -105,7 +100,7 @@ class Partition:
         return sorted(offset for offset in finished | self.restored if offset >= self.base)
 
     def blocked(self) -> bool:
-        return bool(self.open()) and self.received[min(self.open())] == "unfinished"
+        return bool(self.open())
 
     def repeats(self, offset: int, identity: bytes, timestamp: int, reach: tuple[int, int]) -> bool:
         return any(
@@ -188,7 +183,6 @@ class NaiveMachine:
         revoked: bool = False,
         seen: list[tuple[int, int, bytes, int]] | None = None,
         offered: list[Offered] | None = None,
-        held: list[Held] | None = None,
         executed: list[int] | None = None,
         failed: list[tuple[int, int | None]] | None = None,
         acknowledged: list[int] | None = None,
@@ -204,8 +198,6 @@ class NaiveMachine:
         for number, offset, identity, timestamp in seen or []:
             if number in self.partitions:
                 self.partitions[number].note(offset, identity, timestamp, self.dedupe[0])
-        for part in held or []:
-            self._held(part, turn)
         for record in offered or []:
             self._offered(record, turn)
         for call, token, tokens, money in asked or []:
@@ -238,7 +230,6 @@ class NaiveMachine:
             "unacknowledged": len(self._in("unacknowledged")),
             "queued_records": self.queued(),
             "queued_bytes": sum(it.nbytes for it in self._in("waiting", "ready")),
-            "held": len(self._in("held")),
             "retrying": len(self._in("backoff")),
             "retry_budget": self.budget // RETRY,
             "waiting_asks": sum(1 for it in self.asks if not it.granted),
@@ -308,13 +299,11 @@ class NaiveMachine:
         record = self.records.get(token)
         if record is None or record.state != "unacknowledged":
             return
-        for done in [record, *(it for it in self._in("held") if it.covered_by == token)]:
-            partition = self.partitions[done.partition]
-            if done.offset is not None:
-                partition.received[done.offset] = "done"
-                partition.told = None
-            self._remove(done)
         partition = self.partitions[record.partition]
+        if record.offset is not None:
+            partition.received[record.offset] = "done"
+            partition.told = None
+        self._remove(record)
         if partition.alone == token:
             partition.alone = None
             self._open_gate(partition)
@@ -338,9 +327,6 @@ class NaiveMachine:
             self._fence(record, turn)
 
     def _fence(self, record: Record, turn: NaiveTurn) -> None:
-        for part in self._in("held"):
-            if part.covered_by == record.token:
-                part.covered_by = None
         if record.state == "executing":
             record.state = "fenced"
             if not record.cancelled:
@@ -369,28 +355,16 @@ class NaiveMachine:
         if offset in self.partitions[number].restored:
             self.partitions[number].received[offset] = "done"
 
-    def _held(self, part: Held, turn: NaiveTurn) -> None:
-        token, number, epoch, offset = part
-        if refusal := self._refusal(number, epoch, offset):
-            if refusal == "redelivered":
-                self._redelivered(number, offset)
-            turn.settled.append((token, refusal))
-            return
-        self.partitions[number].received[offset] = "unfinished"
-        self.records[token] = Record(token, number, offset, "held")
-
     def _offered(self, record: Offered, turn: NaiveTurn) -> None:
-        token, number, _, offset, key, deadline, nbytes, _, _, budget, covers = record
+        token, number, _, offset, key, deadline, nbytes, _, _, budget = record
         if refusal := self._refusal_of_offer(record):
             turn.settled.append((token, refusal))
             return
         partition = self.partitions[number]
         if offset is not None:
             partition.received[offset] = "unfinished"
-        for part in covers:
-            self.records[part].covered_by = token
         lane = ("own", token) if key is None else ("shared", key)
-        self.records[token] = Record(token, number, offset, "waiting", lane, deadline, nbytes, covers)
+        self.records[token] = Record(token, number, offset, "waiting", lane, deadline, nbytes)
         self.records[token].budget = budget or (None, None, None)
         careful = partition.base if offset is None else offset
         if careful < partition.careful_until or partition.alone is not None or partition.gated:
@@ -400,7 +374,7 @@ class NaiveMachine:
             self._enter_lane(token)
 
     def _refusal_of_offer(self, record: Offered) -> str | None:
-        _, number, epoch, offset, _, _, _, identity, timestamp, _, covers = record
+        _, number, epoch, offset, _, _, _, identity, timestamp, _ = record
         refusal = self._refusal(number, epoch, offset)
         if refusal == "stale":
             return refusal
@@ -417,11 +391,7 @@ class NaiveMachine:
                 partition.told = None
                 self.duplicates += 1
                 return "duplicate"
-        if set(covers) <= {it.token for it in self._in("held") if it.covered_by is None}:
-            return None
-        if offset is not None:
-            partition.received[offset] = "refused"
-        return "fenced"
+        return None
 
     def _open_gate(self, partition: Partition) -> None:
         while partition.alone is None and partition.gated:

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from agents import _rust
 from agents._rust import AgentRuntime, Turn
-from agents.tests.naive_machine import Assigned, Budget, Held, NaiveMachine, Offered, decode, encode
+from agents.tests.naive_machine import Assigned, Budget, NaiveMachine, Offered, decode, encode
 
 ANSWERS = (
     "start",
@@ -38,7 +38,7 @@ def machine(**limits: Any) -> AgentRuntime:
 def offer(token: int, **differing: Any) -> Offered:
     """Give a record of partition 0 whose offset is its token."""
     fields = {"partition": 0, "epoch": 1, "offset": token, "lane": None, "deadline": None, "nbytes": 10}
-    fields |= {"identity": None, "timestamp": 0, "budget": None, "covers": ()} | differing
+    fields |= {"identity": None, "timestamp": 0, "budget": None} | differing
     return (token, *fields.values())  # type: ignore[return-value]
 
 
@@ -126,7 +126,7 @@ def test_a_commit_lost_in_a_rebalance_is_told_again() -> None:
 def test_lost_partitions_are_fenced() -> None:
     runtime = machine()
     records = [offer(0, lane=b"a"), offer(1), offer(2)]
-    check(runtime.turn(0, assigned=FIRST, offered=records, held=[(3, 0, 1, 3)]), start=[0, 1])
+    check(runtime.turn(0, assigned=FIRST, offered=[*records, offer(3, lane=b"a")]), start=[0, 1])
     check(runtime.turn(1, executed=[1]), start=[2])
     turn = runtime.turn(2, assigned=given_back(adopt=False), offered=[offer(4, epoch=2, offset=0, lane=b"a")])
     check(turn, cancel=[0, 2], settled=[(1, "fenced"), (3, "fenced")])
@@ -134,19 +134,6 @@ def test_lost_partitions_are_fenced() -> None:
     # 4 has the key of 0, whose task still winds down.
     check(runtime.turn(4, executed=[0]), start=[4], settled=[(0, "fenced")])
     check(runtime.turn(5, executed=[4], acknowledged=[4]), commits=[(0, 1)])
-
-
-def test_a_join_finishes_the_parts_it_covers() -> None:
-    runtime = machine()
-    check(runtime.turn(0, assigned=FIRST, held=[(0, 0, 1, 0)], offered=[offer(1, covers=(0,))]), start=[1])
-    second = runtime.turn(1, offered=[offer(2, covers=(0,))])  # 0 belongs to 1 already
-    check(second, settled=[(2, "fenced")])
-    check(runtime.turn(2, executed=[1], acknowledged=[1]), commits=[(0, 2)])
-    # 2 was refused, so nothing is committed past it until someone brings it again.
-    check(runtime.turn(3, offered=[offer(3)]), start=[3])
-    check(runtime.turn(4, executed=[3], acknowledged=[3]), commits=[(0, 2)])
-    check(runtime.turn(5, offered=[offer(4, offset=2)]), start=[4])
-    check(runtime.turn(6, executed=[4], acknowledged=[4]), commits=[(0, 4)])
 
 
 def test_a_partition_pauses_above_its_limit_and_resumes_at_half() -> None:
@@ -177,13 +164,15 @@ def test_pauses_are_issued_anew_after_a_rebalance() -> None:
     [
         ({"now": -1}, ValueError, "the turn before was at 0"),
         ({"offered": [offer(0)]}, ValueError, "token 0 is in use"),
-        ({"offered": [offer(5)], "held": [(5, 0, 1, 5)]}, ValueError, "token 5 is in use"),
+        ({"offered": [offer(5), offer(5, offset=6)]}, ValueError, "token 5 is in use"),
         ({"assigned": FIRST * 2}, ValueError, "partition 0 is assigned twice"),
         ({"executed": [0, -1]}, ValueError, r"executed\[1\] is -1"),
-        ({"offered": [offer(5)[:7]]}, ValueError, r"offered\[0\] is .*length 10"),
+        ({"offered": [offer(5)[:9]]}, ValueError, r"offered\[0\] is .*length 10"),
+        ({"offered": [(*offer(5), ())]}, ValueError, r"offered\[0\] is .*length 10"),
+        ({"assigned": [FIRST[0][:4]]}, ValueError, r"assigned\[0\] is .*length 6"),
         ({"offered": [offer(5, nbytes=2**32)]}, ValueError, r"offered\[0\]"),
         ({"offered": [offer(5, lane="a")]}, TypeError, r"offered\[0\]"),
-        ({"held": ((5, 0, 1, 5),)}, TypeError, "held"),
+        ({"offered": (offer(5),)}, TypeError, "offered"),
         ({"now": 1.5}, TypeError, "now is 1.5"),
     ],
 )
@@ -409,7 +398,7 @@ class AgainstTheTwin(RuleBasedStateMachine):
         assert not set(ours.pause) & set(ours.resume)
         assert ours.wake_at is None or ours.wake_at > self.now
 
-    def place(self, number: int, skip: int, age: int) -> Held:
+    def place(self, number: int, skip: int, age: int) -> tuple[int, int, int, int]:
         """Name the next record of a partition; sometimes after a gap, out of order, or stale."""
         self.token += 1
         offset = max(0, self.read[number] + skip)
@@ -443,7 +432,7 @@ class AgainstTheTwin(RuleBasedStateMachine):
         deadline = None if wait is None else self.now + wait
         self.turn(
             offered=[
-                (*self.place(*place), lane, deadline, nbytes, identity, time, budget, ())
+                (*self.place(*place), lane, deadline, nbytes, identity, time, budget)
                 for *place, identity, time in places
             ]
         )
@@ -452,19 +441,7 @@ class AgainstTheTwin(RuleBasedStateMachine):
     def offer_without_record(self, number: int, lane: bytes | None, age: int) -> None:
         self.token += 1
         place = (self.token, number, max(0, self.epoch - age), None)
-        self.turn(offered=[(*place, lane, None, 7, b"x", 0, None, ())])
-
-    @rule(place=st.tuples(partitions, skips, ages))
-    def hold(self, place: tuple[int, int, int]) -> None:
-        self.turn(held=[self.place(*place)])
-
-    @rule(place=st.tuples(partitions, skips, ages), data=st.data())
-    def join(self, place: tuple[int, int, int], data: st.DataObject) -> None:
-        held = self.place(*place)
-        parts = [*self.tokens("held"), held[0], self.token + 5]
-        covers = tuple(data.draw(st.lists(st.sampled_from(parts), min_size=1, max_size=2)))
-        firing = (*self.place(place[0], 0, 0), b"a", None, 5, None, 0, None, covers)
-        self.turn(held=[held], offered=[firing])
+        self.turn(offered=[(*place, lane, None, 7, b"x", 0, None)])
 
     @rule(after=st.sampled_from([0, 1, 5, 20]), data=st.data())
     def finish(self, after: int, data: st.DataObject) -> None:

@@ -445,64 +445,6 @@ async def test_stale_offers_are_forgotten(host: Host) -> None:
     host.check_nothing_is_left()
 
 
-# Joins
-
-
-async def test_a_held_part_is_uncommitted_until_what_covers_it_is_acknowledged(host: Host) -> None:
-    host.acknowledges = False
-    host.assign(0, 1)
-    part = host.runtime.hold(1, 1, 0, "part")
-    host.offer("a1", partition=1)
-    await settle()
-    await host.end("a1")
-    host.runtime.acknowledge([host.unacknowledged.pop()])
-    host.offer("b0", covers=(part,))
-    await settle()
-    await host.end("b0")
-    assert host.take("commit") == []
-    host.runtime.acknowledge([host.unacknowledged.pop()])
-    await settle()
-    assert host.take("commit") == [[(0, 1), (1, 2)]]
-
-
-async def test_nothing_is_kept_of_a_part_once_its_join_is_done(host: Host) -> None:
-    host.assign(0)
-    for offset in range(0, 20, 2):
-        part = host.runtime.hold(0, 1, offset, f"part {offset}")
-        host.offer(f"-{offset + 1}", covers=(part,))
-        await settle()
-        await host.end(f"-{offset + 1}")
-    assert host.take("commit")[-1] == [(0, 20)]
-    host.check_nothing_is_left()
-
-
-async def test_a_part_outlives_a_join_that_was_lost_and_serves_the_next_one(host: Host) -> None:
-    host.assign(0, 1)
-    part = host.runtime.hold(1, 1, 0, "part")
-    host.offer("b0", covers=(part,))
-    await settle()
-    assert host.runtime.holds(part)
-    host.runtime.assign([Assignment(0, 2, 0, adopt=False), Assignment(1, 2, 0, adopt=True)])
-    await settle()
-    assert host.runtime.holds(part)
-    host.offer("b0", epoch=2, covers=(part,))
-    await settle()
-    await host.end("b0")
-    assert not host.runtime.holds(part)
-    assert host.take("commit") == [[(0, 1), (1, 1)]]
-    host.check_nothing_is_left()
-
-
-async def test_a_part_is_forgotten_with_its_partition(host: Host) -> None:
-    host.assign(0, 1)
-    part = host.runtime.hold(1, 1, 0, "part")
-    await settle()
-    host.assign(0, epoch=2, adopt=True)
-    assert host.take() == [("forget", "part")]
-    assert not host.runtime.holds(part)
-    host.check_nothing_is_left()
-
-
 # Backpressure and the end
 
 
@@ -595,8 +537,7 @@ async def test_a_host_that_breaks_its_word_and_raises_still_frees_the_slot() -> 
 
 async def test_counts_are_the_machines(host: Host) -> None:
     host.assign(0, 1)
-    host.runtime.hold(1, 1, 0, "part")
     host.offer("a0", "a1", "b2", "c3")
     await settle()
     stats = host.runtime.stats()
-    assert (stats["running"], stats["queued_records"], stats["held"], stats["partitions"]) == (2, 2, 1, 2)
+    assert (stats["running"], stats["queued_records"], stats["partitions"]) == (2, 2, 2)

@@ -50,7 +50,7 @@ use record::{Record, State};
 use retries::Retries;
 use spend::{Budget, Purse, Refusal};
 use token_hasher::TokenHasher;
-use turn::{Ask, Failure, Hold, Input, Offer, Reason, Seen, Spent, Turn};
+use turn::{Ask, Failure, Input, Offer, Reason, Seen, Spent, Turn};
 
 /// The scheduling machine of one agent. The crate's page sorts its methods and gives the call order.
 ///
@@ -80,9 +80,6 @@ use turn::{Ask, Failure, Hold, Input, Offer, Reason, Seen, Spent, Turn};
 ///   running work, acknowledgements and commits go on.
 /// - **Loss**: when a partition is lost, everything unfinished in it is fenced, and nothing is
 ///   committed for it again. A run that still executes keeps its slot and its lane until it ends.
-/// - **Joins**: a record that covers others is taken in only if all of them are held and not covered
-///   by another one; otherwise it is fenced, and its offset stays unfinished until someone brings it
-///   again. When a covering run is fenced, the parts it covered wait for another one.
 #[derive(Debug)]
 pub struct AgentRuntime {
     now: i64,
@@ -100,7 +97,6 @@ pub struct AgentRuntime {
     dedupe: Reach,
     max_done_bytes: u64,
     unacknowledged: usize,
-    held: usize,
     backing_off: usize,
     duplicates: u64,
 }
@@ -118,8 +114,6 @@ pub struct Stats {
     pub queued_records: u64,
     /// What these weigh.
     pub queued_bytes: u64,
-    /// Join parts that wait, for others or for the run that covers them.
-    pub held: u64,
     /// Failed runs that wait for their next attempt.
     pub retrying: u64,
     /// Retries the budget allows at once.
@@ -161,7 +155,6 @@ impl AgentRuntime {
             },
             max_done_bytes: limits.max_done_bytes,
             unacknowledged: 0,
-            held: 0,
             backing_off: 0,
             duplicates: 0,
         })
@@ -198,9 +191,6 @@ impl AgentRuntime {
         }
         for seen in input.seen {
             self.handle_seen(seen);
-        }
-        for hold in input.held {
-            self.handle_held(hold, &mut turn);
         }
         for offer in input.offered {
             self.handle_offered(offer, &mut turn);
@@ -257,7 +247,6 @@ impl AgentRuntime {
             unacknowledged: self.unacknowledged as u64,
             queued_records: self.queued(),
             queued_bytes: self.admission.backlog.bytes,
-            held: self.held as u64,
             retrying: self.backing_off as u64,
             retry_budget: self.retries.affordable(),
             waiting_asks: self.asks.waiting() as u64,
@@ -276,8 +265,7 @@ impl AgentRuntime {
         if let Some(assigned) = &input.assigned {
             Assignment::check(assigned)?;
         }
-        let mut tokens: Vec<u64> = input.held.iter().map(|it| it.token).collect();
-        tokens.extend(input.offered.iter().map(|it| it.token));
+        let tokens = input.offered.iter().map(|it| it.token).collect();
         if let Some(token) = reused(tokens, |it| self.records.contains_key(&it)) {
             return Err(Misuse::TokenReused { token });
         }
@@ -448,15 +436,6 @@ impl AgentRuntime {
         };
         self.unacknowledged -= 1;
         self.finish(token, &record);
-        for &number in &record.covers {
-            let covered = State::Held { covered_by: Some(token) };
-            if self.records.get(&number).is_some_and(|it| it.state == covered)
-                && let Some(part) = self.records.remove(&number)
-            {
-                self.held -= 1;
-                self.finish(number, &part);
-            }
-        }
         self.release(record.lane);
         if self.assignment.touch(record.partition).is_some_and(|it| it.gate.finish(token)) {
             self.open_gate(record.partition);
@@ -481,43 +460,12 @@ impl AgentRuntime {
         }
     }
 
-    fn handle_held(&mut self, hold: Hold, turn: &mut Turn) {
-        let Hold { token, place } = hold;
-        let Some(partition) = self.assignment.accept(place) else {
-            turn.settled.push((token, Reason::Stale));
-            return;
-        };
-        let Some(offset) = place.offset else {
-            turn.settled.push((token, Reason::Stale));
-            return;
-        };
-        if partition.offsets.know(offset) {
-            partition.offsets.pass(offset);
-            turn.settled.push((token, Reason::Redelivered));
-            return;
-        }
-        partition.offsets.receive(offset, token);
-        self.held += 1;
-        let record = Record {
-            partition: place.partition,
-            offset: place.offset,
-            lane: None,
-            deadline: None,
-            nbytes: 0,
-            failed: 0,
-            purse: None,
-            covers: Box::default(),
-            state: State::Held { covered_by: None },
-        };
-        self.records.insert(token, record);
-    }
-
     fn handle_offered(&mut self, offer: Offer, turn: &mut Turn) {
         if let Some(reason) = self.refuse(&offer) {
             turn.settled.push((offer.token, reason));
             return;
         }
-        let Offer { token, place, lane, deadline, nbytes, budget, covers, .. } = offer;
+        let Offer { token, place, lane, deadline, nbytes, budget, .. } = offer;
         let Some(partition) = self.assignment.touch(place.partition) else {
             return;
         };
@@ -529,11 +477,6 @@ impl AgentRuntime {
         }
         partition.backlog.add(nbytes);
         self.admission.backlog.add(nbytes);
-        for part in &covers {
-            if let Some(part) = self.records.get_mut(part) {
-                part.state = State::Held { covered_by: Some(token) };
-            }
-        }
         let record = Record {
             partition: place.partition,
             offset: place.offset,
@@ -542,7 +485,6 @@ impl AgentRuntime {
             nbytes,
             failed: 0,
             purse: (budget != Budget::default()).then(|| Box::new(Purse::new(budget))),
-            covers,
             state: State::Waiting,
         };
         self.records.insert(token, record);
@@ -590,15 +532,7 @@ impl AgentRuntime {
                 return Some(Reason::Duplicate);
             }
         }
-        let free = State::Held { covered_by: None };
-        let joins = |part| self.records.get(part).is_some_and(|it| it.state == free);
-        if offer.covers.iter().all(joins) {
-            return None;
-        }
-        if let Some(offset) = offer.place.offset {
-            partition.offsets.refuse(offset);
-        }
-        Some(Reason::Fenced)
+        None
     }
 
     fn handle_timeouts(&mut self, turn: &mut Turn) {
@@ -750,16 +684,6 @@ impl AgentRuntime {
         let Some(record) = self.records.get_mut(&token) else {
             return;
         };
-        for part in std::mem::take(&mut record.covers) {
-            if let Some(part) = self.records.get_mut(&part)
-                && part.state == (State::Held { covered_by: Some(token) })
-            {
-                part.state = State::Held { covered_by: None };
-            }
-        }
-        let Some(record) = self.records.get_mut(&token) else {
-            return;
-        };
         match record.state {
             State::Executing { end, cancelled } => {
                 record.state = State::Fenced;
@@ -800,7 +724,6 @@ impl AgentRuntime {
                     turn.settled.retain(|&(settled, _)| settled != token);
                 }
             }
-            State::Held { .. } => self.held -= 1,
         }
         // A waiting record is not the head of its lane, so it leaves nothing to the next one.
         let lane = if record.state == State::Waiting { None } else { record.lane };
@@ -858,10 +781,7 @@ impl AgentRuntime {
         match record.offset {
             Some(offset) => {
                 partition.finish(offset);
-                // Held parts were never started.
-                if !matches!(record.state, State::Held { .. }) {
-                    partition.active -= 1;
-                }
+                partition.active -= 1;
             }
             None => {
                 partition.without_offset.remove(&token);

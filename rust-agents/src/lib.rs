@@ -23,7 +23,7 @@
 //! The life of a record:
 //!
 //! ```text
-//! offered --+--> settled: stale | redelivered | duplicate | fenced       (forget it)
+//! offered --+--> settled: stale | redelivered | duplicate                (forget it)
 //!           +--> queued in its lane --> start --> executed --> acknowledged
 //!                  ^   |                  |                        ^
 //!                  |   |                  +-- cancel (ends by `executed` all the same)
@@ -33,8 +33,6 @@
 //!                           |             |                        |
 //!                           |             +--> settled: exhausted -+
 //!                           +--> settled: expired -----------------+
-//! held -----+--> settled: stale | redelivered | fenced
-//!           +--> waits for a run that covers it --> done when that run is acknowledged
 //! ```
 //!
 //! A slot is free when `executed` or `failed` is reported. A lane moves on, and an offset is done,
@@ -102,5 +100,5 @@ pub use agent_runtime::misuse::Misuse;
 #[cfg(feature = "mutants")]
 pub use agent_runtime::mutants::{Mutant, activate};
 pub use agent_runtime::spend::{Amount, Budget, Refusal};
-pub use agent_runtime::turn::{Ask, Failure, Hold, Input, Offer, Place, Reason, Seen, Spent, Turn};
+pub use agent_runtime::turn::{Ask, Failure, Input, Offer, Place, Reason, Seen, Spent, Turn};
 pub use agent_runtime::{AgentRuntime, Stats};

@@ -11,11 +11,11 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString};
 
 use crate::{
-    Amount, Ask, Assigned, Budget, Failure, Hold, Identity, Input, Lane, Limits, Misuse, Offer,
-    Place, Seen, Spent,
+    Amount, Ask, Assigned, Budget, Failure, Identity, Input, Lane, Limits, Misuse, Offer, Place,
+    Seen, Spent,
 };
 
 #[pymodule]
@@ -107,22 +107,20 @@ impl AgentRuntime {
     ///
     /// All times are milliseconds of one monotonic clock of the caller's choice. The arguments are
     /// handled in this order: spent, executed, failed, acknowledged, revoked, assigned,
-    /// seen, held, offered, asked.
+    /// seen, offered, asked.
     ///
     /// Args:
     ///     now: Not earlier than in the turn before.
     ///     assigned: The complete assignment after a rebalance, as (partition, epoch, position, adopt,
     ///         done, careful_until); None when nothing changed. `done` is what `commit_of` gave for
     ///         this position, or None. Offsets below `careful_until` run one at a time, in order.
-    ///         The last two may be left out, and are without effect on an adopted partition.
+    ///         The last two are without effect on an adopted partition.
     ///     revoked: A rebalance or the shutdown begins: nothing is accepted or started until assigned.
     ///     seen: Records below the position, as (partition, offset, identity, timestamp), so that their
     ///         repetitions are duplicates.
     ///     offered: Records to run, as (token, partition, epoch, offset, lane, deadline, nbytes,
-    ///         identity, timestamp, budget) and, until joins do without, covers. Without an offset it
-    ///         is a run without a record. `budget` is (calls, tokens, micro_usd) for all its
-    ///         attempts, each None for any. Of version 1: (..., nbytes, covers).
-    ///     held: Join parts that wait, as (token, partition, epoch, offset).
+    ///         identity, timestamp, budget). Without an offset it is a run without a record. `budget`
+    ///         is (calls, tokens, micro_usd) for all its attempts, each None for any.
     ///     executed: Runs whose execute ended with an outcome; their slots are free.
     ///     failed: Runs whose execute ended with a failure worth a retry, as (token, retry_after_ms);
     ///         their slots are free.
@@ -137,7 +135,7 @@ impl AgentRuntime {
     ///         is out of range. The machine is as it was before the call.
     ///     TypeError: An argument has the wrong type. The machine is as it was before the call.
     #[pyo3(signature = (
-        now, *, assigned = None, revoked = false, seen = None, offered = None, held = None,
+        now, *, assigned = None, revoked = false, seen = None, offered = None,
         executed = None, failed = None, acknowledged = None, asked = None, spent = None
     ))]
     #[allow(clippy::too_many_arguments, reason = "they are keywords of one call on purpose")]
@@ -149,7 +147,6 @@ impl AgentRuntime {
         revoked: bool,
         seen: Option<Bound<'_, PyList>>,
         offered: Option<Bound<'_, PyList>>,
-        held: Option<Bound<'_, PyList>>,
         executed: Option<Bound<'_, PyList>>,
         failed: Option<Bound<'_, PyList>>,
         acknowledged: Option<Bound<'_, PyList>>,
@@ -168,7 +165,6 @@ impl AgentRuntime {
                 None => None,
             },
             seen: items("seen", seen, seen_from)?,
-            held: items("held", held, hold_from)?,
             offered: items("offered", offered, offer_from)?,
             asked: items("asked", asked, ask_from)?,
         };
@@ -214,7 +210,7 @@ impl AgentRuntime {
     }
 
     /// What the machine holds, for metrics: slots, running, unacknowledged, queued_records,
-    /// queued_bytes, held, retrying, retry_budget, waiting_asks, duplicates, partitions,
+    /// queued_bytes, retrying, retry_budget, waiting_asks, duplicates, partitions,
     /// full_partitions, done_above_base.
     fn stats<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let stats = self.machine().stats();
@@ -224,7 +220,6 @@ impl AgentRuntime {
         dict.set_item(intern!(py, "unacknowledged"), stats.unacknowledged)?;
         dict.set_item(intern!(py, "queued_records"), stats.queued_records)?;
         dict.set_item(intern!(py, "queued_bytes"), stats.queued_bytes)?;
-        dict.set_item(intern!(py, "held"), stats.held)?;
         dict.set_item(intern!(py, "retrying"), stats.retrying)?;
         dict.set_item(intern!(py, "retry_budget"), stats.retry_budget)?;
         dict.set_item(intern!(py, "waiting_asks"), stats.waiting_asks)?;
@@ -301,10 +296,6 @@ impl From<Misuse> for PyErr {
 }
 
 fn assigned_from(item: &Bound<'_, PyAny>) -> PyResult<Assigned> {
-    if item.cast::<PyTuple>()?.len() == 4 {
-        let (partition, epoch, position, adopt) = item.extract()?;
-        return Ok(Assigned { partition, epoch, position, adopt, ..Assigned::default() });
-    }
     let (partition, epoch, position, adopt, done, careful_until) = item.extract()?;
     let done: Option<&[u8]> = done;
     let done = done.unwrap_or_default().into();
@@ -331,32 +322,7 @@ fn seen_from(item: &Bound<'_, PyAny>) -> PyResult<Seen> {
     Ok(Seen { partition, offset, identity: Identity::of(identity), timestamp })
 }
 
-fn hold_from(item: &Bound<'_, PyAny>) -> PyResult<Hold> {
-    let (token, partition, epoch, offset) = item.extract()?;
-    Ok(Hold { token, place: Place { partition, epoch, offset: Some(offset) } })
-}
-
 fn offer_from(item: &Bound<'_, PyAny>) -> PyResult<Offer> {
-    let length = item.cast::<PyTuple>()?.len();
-    if length == 8 {
-        let (token, partition, epoch, offset, lane, deadline, nbytes, covers) = item.extract()?;
-        let (lane, covers): (Option<&[u8]>, Vec<u64>) = (lane, covers);
-        return Ok(Offer {
-            token,
-            place: Place { partition, epoch, offset },
-            lane: lane.map(Lane::of),
-            deadline,
-            nbytes,
-            covers: covers.into_boxed_slice(),
-            ..Offer::default()
-        });
-    }
-    let covers: Vec<u64> = if length == 11 { item.get_item(10)?.extract()? } else { Vec::new() };
-    let item = if length == 11 {
-        item.cast::<PyTuple>()?.get_slice(0, 10).into_any()
-    } else {
-        item.clone()
-    };
     let (token, partition, epoch, offset, lane, deadline, nbytes, identity, timestamp, budget) =
         item.extract()?;
     let (lane, identity): (Option<&[u8]>, Option<&[u8]>) = (lane, identity);
@@ -371,7 +337,6 @@ fn offer_from(item: &Bound<'_, PyAny>) -> PyResult<Offer> {
         identity: identity.map(Identity::of),
         timestamp,
         budget: Budget { calls, tokens, micro_usd },
-        covers: covers.into_boxed_slice(),
     })
 }
 

@@ -10,8 +10,8 @@
 use std::collections::{BTreeSet, VecDeque};
 
 use _rust::{
-    AgentRuntime, Amount, Ask, Assigned, Budget, Commit, Failure, Hold, Identity, Input, Lane,
-    Limits, Misuse, Offer, Place, Reason, Refusal, Seen, Spent, Turn,
+    AgentRuntime, Amount, Ask, Assigned, Budget, Commit, Failure, Identity, Input, Lane, Limits,
+    Misuse, Offer, Place, Reason, Refusal, Seen, Spent, Turn,
 };
 
 fn limits() -> Limits {
@@ -242,50 +242,6 @@ fn a_cancelled_run_of_a_lost_partition_is_not_cancelled_twice() {
     check(&mut runtime, 6, Input { assigned: Some(vec![]), ..Input::default() }, Turn::default());
     let ended = Turn { settled: vec![(0, Reason::Fenced)], ..Turn::default() };
     check(&mut runtime, 7, done(&[0]), ended);
-}
-
-#[test]
-fn parts_of_a_join_wait_again_when_the_run_that_covers_them_is_fenced() {
-    let mut runtime = machine(limits());
-    let both = |epoch| {
-        [0, 1]
-            .map(|partition| Assigned {
-                partition,
-                epoch,
-                position: 0,
-                adopt: true,
-                ..Assigned::default()
-            })
-            .to_vec()
-    };
-    let part = Hold { token: 1, place: Place { partition: 1, epoch: 2, offset: Some(0) } };
-    let fires = |token, epoch, partition, offset| Offer {
-        place: Place { partition, epoch, offset: Some(offset) },
-        covers: Box::new([1]),
-        ..offer(token, "")
-    };
-    check(
-        &mut runtime,
-        1,
-        Input { assigned: Some(both(2)), held: vec![part], ..offered([fires(2, 2, 0, 0)]) },
-        Turn { start: vec![2], ..Turn::default() },
-    );
-    let mut only_one = both(3);
-    only_one.remove(0);
-    check(
-        &mut runtime,
-        2,
-        Input { assigned: Some(only_one), ..Input::default() },
-        Turn { cancel: vec![2], ..Turn::default() },
-    );
-    check(
-        &mut runtime,
-        3,
-        offered([fires(3, 3, 1, 1)]),
-        Turn { start: vec![3], ..Turn::default() },
-    );
-    check(&mut runtime, 4, done(&[3]), Turn { commits: vec![(1, 2)], ..Turn::default() });
-    assert_eq!(runtime.stats().held, 0);
 }
 
 #[test]

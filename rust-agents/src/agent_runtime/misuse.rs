@@ -34,7 +34,7 @@ pub enum Misuse {
         /// What the turn before was given.
         before: i64,
     },
-    /// A token was offered or held that names another record the machine still knows, or twice.
+    /// A token was offered that names another record the machine still knows, or twice.
     TokenReused {
         /// The token.
         token: u64,

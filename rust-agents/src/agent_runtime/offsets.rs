@@ -8,22 +8,14 @@ use super::done_set::DoneSet;
 /// What was received of one partition and is not below the floor.
 #[derive(Debug)]
 pub(crate) struct Offsets {
-    open: BTreeMap<u64, Open>,
+    /// Tokens of the unfinished records: queued, executing, waiting for a retry or an acknowledgement.
+    open: BTreeMap<u64, u64>,
     /// Above the floor: received and done, or done before a restart and not received yet.
     done: DoneSet,
     /// Everything received below it is done and forgotten.
     floor: u64,
     /// One after the highest received.
     next: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Open {
-    /// Queued, executing, waiting for a retry or an acknowledgement, or held, under this token.
-    Unfinished(u64),
-    /// Received and refused. It is not done, so nothing is committed past it, and whoever brings it
-    /// again is welcome.
-    Refused,
 }
 
 impl Offsets {
@@ -43,27 +35,18 @@ impl Offsets {
         if mutant!(IgnoreRedelivery) {
             return false;
         }
-        offset < self.floor
-            || matches!(self.open.get(&offset), Some(Open::Unfinished(_)))
-            || self.done.contains(offset)
+        offset < self.floor || self.open.contains_key(&offset) || self.done.contains(offset)
     }
 
     /// Takes a record in as unfinished.
     pub(crate) fn receive(&mut self, offset: u64, token: u64) {
-        self.open.insert(offset, Open::Unfinished(token));
+        self.open.insert(offset, token);
         self.pass(offset);
     }
 
     /// Takes a record in as done.
     pub(crate) fn receive_done(&mut self, offset: u64) {
-        self.open.remove(&offset);
         self.done.insert(offset);
-        self.pass(offset);
-    }
-
-    /// Notes a record that was received but not taken in.
-    pub(crate) fn refuse(&mut self, offset: u64) {
-        self.open.insert(offset, Open::Refused);
         self.pass(offset);
     }
 
@@ -74,8 +57,7 @@ impl Offsets {
 
     /// Marks a record done.
     pub(crate) fn finish(&mut self, offset: u64) {
-        if matches!(self.open.get(&offset), Some(Open::Unfinished(_))) {
-            self.open.remove(&offset);
+        if self.open.remove(&offset).is_some() {
             self.done.insert(offset);
         }
     }
@@ -98,15 +80,12 @@ impl Offsets {
 
     /// Whether something unfinished is at the floor, so that the done set can only grow.
     pub(crate) fn blocked(&self) -> bool {
-        matches!(self.open.first_key_value(), Some((_, Open::Unfinished(_))))
+        !self.open.is_empty()
     }
 
     /// The tokens of all unfinished records, by offset.
     pub(crate) fn unfinished(&self) -> impl Iterator<Item = u64> {
-        self.open.values().filter_map(|open| match open {
-            Open::Unfinished(token) => Some(*token),
-            Open::Refused => None,
-        })
+        self.open.values().copied()
     }
 
     /// What is done above the floor.

@@ -17,8 +17,6 @@ pub(crate) struct Record {
     pub(crate) failed: u32,
     /// What it spends in all attempts; `None` until it has a budget or asks for something.
     pub(crate) purse: Option<Box<Purse>>,
-    /// Held records that are done with this one.
-    pub(crate) covers: Box<[u64]>,
     pub(crate) state: State,
 }
 
@@ -30,7 +28,6 @@ pub(crate) struct Record {
 ///             |+----------|--> Unacknowledged              expired
 ///             +- Backoff <+                                failed
 ///                  +-> Unacknowledged                      expired
-/// Held -> (gone)                                           with the run that covers it
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum State {
@@ -48,6 +45,4 @@ pub(crate) enum State {
     Backoff { due: Option<i64>, expires: Option<i64> },
     /// Its result is on the way; it holds its lane and its offset.
     Unacknowledged,
-    /// A join part that waits for the run that covers it.
-    Held { covered_by: Option<u64> },
 }

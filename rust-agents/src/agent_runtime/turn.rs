@@ -28,8 +28,6 @@ pub struct Input {
     /// Records below the position, so that their repetitions are known after a restart. Those of
     /// partitions that are not ours are ignored.
     pub seen: Vec<Seen>,
-    /// Join parts that wait for a later record.
-    pub held: Vec<Hold>,
     /// Records to run.
     pub offered: Vec<Offer>,
     /// Calls that runs want to make. Each is granted or refused once, now or later, unless it is
@@ -91,7 +89,7 @@ pub struct Seen {
 }
 
 /// A record to run.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Offer {
     /// The caller's name for this record, never used for another one.
     pub token: u64,
@@ -110,17 +108,6 @@ pub struct Offer {
     pub timestamp: i64,
     /// What its run may spend.
     pub budget: Budget,
-    /// Held records that are done when this one is acknowledged: the parts of a join that fires.
-    pub covers: Box<[u64]>,
-}
-
-/// A join part that waits: unfinished in its partition, but without slot, lane or queued bytes.
-#[derive(Clone, Copy, Debug)]
-pub struct Hold {
-    /// The caller's name for this record, never used for another one.
-    pub token: u64,
-    /// Where it stands.
-    pub place: Place,
 }
 
 /// Why a record was settled without being run by this turn.
@@ -134,7 +121,7 @@ pub enum Reason {
     Exhausted,
     /// The same event is at a lower offset of the same partition. It is done; forget this copy.
     Duplicate,
-    /// Its partition is gone, or a part it covers is. Forget it.
+    /// Its partition is gone. Forget it.
     Fenced,
     /// It was read under another assignment, or below the position of this one. Forget it.
     Stale,

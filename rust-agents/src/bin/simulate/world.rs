@@ -928,7 +928,6 @@ impl World {
             identity: record.map(|_| identity_of(asked)),
             timestamp,
             budget: asked.budget,
-            covers: Box::default(),
         };
         self.members[member].runs.push(run);
         self.members[member].pending.offered.push(offer);
