@@ -92,6 +92,7 @@ mod agent_runtime;
 #[cfg(feature = "python")]
 mod python_bindings;
 
+pub use agent_runtime::AgentRuntime;
 pub use agent_runtime::assignment::{Assigned, Commit};
 pub use agent_runtime::dedupe::Identity;
 pub use agent_runtime::lanes::Lane;
@@ -100,5 +101,5 @@ pub use agent_runtime::misuse::Misuse;
 #[cfg(feature = "mutants")]
 pub use agent_runtime::mutants::{Mutant, activate};
 pub use agent_runtime::spend::{Amount, Budget, Refusal};
+pub use agent_runtime::stats::Stats;
 pub use agent_runtime::turn::{Ask, Failure, Input, Offer, Place, Reason, Seen, Spent, Turn};
-pub use agent_runtime::{AgentRuntime, Stats};
