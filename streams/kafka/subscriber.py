@@ -405,9 +405,9 @@ def adoptable(
 ) -> set[TopicPartition]:
     """Tell which partitions go on where they were: those that came straight back, as we left them.
 
-    Partitions of one number go together: they share results, journal and joins. An answer to a commit that got
-    lost makes one of them look strange, and then what the others have under way cannot be told from what the
-    next owner of that one would do again.
+    Partitions of one number go together: they share results, journal and joins. A commit whose answer got
+    lost makes one of them look strange, and then what the others have under way cannot be told from what
+    the next owner of that one would do again.
     """
     as_we_left_them = {
         tp for tp in assigned if tp in straight_back and committed.get(tp, starts[tp]) == starts[tp]
