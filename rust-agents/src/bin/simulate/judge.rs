@@ -3,7 +3,7 @@
 
 use std::mem::take;
 
-use _rust::{Assigned, Commit, Reason, Refusal, Turn};
+use _rust::{Assigned, Commit, Failure, Input, Reason, Refusal, Turn};
 
 use crate::broker::{Committed, Outcome, Publishing};
 use crate::done_set::{decode, encoded_len};
@@ -11,9 +11,14 @@ use crate::member::{Run, Stage, mark};
 use crate::verdict::{Invariant, Verdict, broken, ensure};
 use crate::world::{World, tell};
 
-/// What must be in a turn because a partition is lost.
+/// What the machine was told in a turn, as far as its answer depends on it.
 #[derive(Default)]
-struct Losses {
+struct Told {
+    executed: Vec<u64>,
+    failed: Vec<u64>,
+    /// With the epoch under which each was read.
+    offered: Vec<(u64, u64)>,
+    /// Runs to be settled as fenced, because their partition is lost, and runs to be cancelled.
     fenced: usize,
     cancelled: usize,
 }
@@ -26,56 +31,16 @@ impl World {
         revoked: bool,
         assigned: Option<Vec<Assigned>>,
     ) -> Verdict {
-        self.tally.turns += 1;
         let it = &mut self.members[member];
         it.turn_is_due = false;
         let now = self.now + it.clock;
-        let mut input = take(&mut it.pending);
-        input.revoked = revoked;
-        input.assigned = assigned;
-        let executed = input.executed.clone();
-        let offered: Vec<u64> = input.offered.iter().map(|it| it.token).collect();
-        let epochs: Vec<u64> = input.offered.iter().map(|it| it.place.epoch).collect();
-        self.book_time(member, now, executed.len());
-        self.members[member].book_spent(&input.spent);
-        let mut losses = Losses::default();
-        for token in &executed {
-            losses.fenced += usize::from(self.book_end(member, *token, Stage::Ended));
+        let mut input = Input { revoked, assigned, ..take(&mut it.pending) };
+        let mut told = self.book(member, now, &input);
+        if self.plan.babbles && self.dice.one_in(4) {
+            self.babble(member, &mut input);
         }
-        let failed: Vec<u64> = input.failed.iter().map(|it| it.token).collect();
-        for token in &failed {
-            losses.fenced += usize::from(self.book_end(member, *token, Stage::Failed));
-        }
-        for token in &input.acknowledged {
-            self.book_acknowledgement(member, *token);
-        }
-        if revoked {
-            self.members[member].suspended = true;
-        }
-        if let Some(assigned) = &input.assigned {
-            self.members[member].suspended = false;
-            self.members[member].draining = false;
-            self.take_over(member, assigned);
-            self.book_losses(member, &mut losses);
-        }
-        for seen in &input.seen {
-            if let Some(owned) = &mut self.members[member].owned[seen.partition as usize] {
-                mark(&mut owned.sighted, seen.offset);
-            }
-        }
-        for token in &offered {
-            self.book_offer(member, *token);
-        }
-        let subjects = &self.plan.subjects;
-        self.members[member].book_asked(&input.asked, |subject| subjects[subject].budget);
+        tell!(self, "member {member} at {now}: {}", in_words(&input));
         let assigns = input.assigned.is_some();
-        tell!(
-            self,
-            "member {member} at {now}: offered {offered:?} executed {executed:?} failed {failed:?} \
-             acknowledged {:?}{}",
-            input.acknowledged,
-            if revoked { " revoked" } else { "" }
-        );
         let turn = match self.members[member].machine.turn(now, input) {
             Ok(turn) => turn,
             Err(misuse) => return broken(Invariant::Misuse, || misuse.to_string()),
@@ -83,30 +48,8 @@ impl World {
         if turn != Turn::default() {
             tell!(self, "    -> {turn:?}");
         }
-        for (token, epoch) in offered.into_iter().zip(epochs) {
-            self.judge_offer(member, token, epoch, &turn)?;
-        }
-        for &settled in &turn.settled {
-            self.judge_settled(member, now, settled, &mut losses)?;
-        }
-        for &retry in &turn.retries {
-            self.judge_retry(member, now, retry)?;
-        }
-        for token in failed {
-            self.judge_failed(member, token)?;
-        }
-        for &token in &turn.cancel {
-            self.judge_cancel(member, now, token, &mut losses)?;
-        }
-        ensure(losses.fenced == 0, Invariant::Fence, || {
-            format!("{} runs of lost partitions were not settled as fenced", losses.fenced)
-        })?;
-        ensure(losses.cancelled == 0, Invariant::Fence, || {
-            format!("{} runs of lost partitions were not cancelled", losses.cancelled)
-        })?;
-        for token in executed {
-            self.judge_ended(member, token)?;
-        }
+        self.tally.add_turn(&turn);
+        self.judge_reports(member, now, &turn, &mut told)?;
         self.judge_spending(member, now, &turn)?;
         for &token in &turn.start {
             self.judge_start(member, now, token)?;
@@ -116,6 +59,7 @@ impl World {
         }
         self.obey_pauses(member, &turn);
         self.judge_limits(member, now, &turn)?;
+        self.judge_idleness(member)?;
         self.wake(member, turn.wake_at);
         if assigns {
             for partition in 0..self.partitions.len() {
@@ -125,6 +69,90 @@ impl World {
         }
         self.after_turn(member);
         Ok(())
+    }
+
+    /// Takes note of what the machine is about to be told, in the order in which it will handle it.
+    fn book(&mut self, member: usize, now: i64, input: &Input) -> Told {
+        let mut told = Told {
+            executed: input.executed.clone(),
+            failed: input.failed.iter().map(|it| it.token).collect(),
+            offered: input.offered.iter().map(|it| (it.token, it.place.epoch)).collect(),
+            ..Told::default()
+        };
+        self.book_time(member, now, told.executed.len());
+        self.members[member].book_spent(&input.spent);
+        for token in &told.executed {
+            told.fenced += usize::from(self.book_end(member, *token, Stage::Ended));
+        }
+        for token in &told.failed {
+            told.fenced += usize::from(self.book_end(member, *token, Stage::Failed));
+        }
+        for token in &input.acknowledged {
+            self.book_acknowledgement(member, *token);
+        }
+        if input.revoked {
+            self.members[member].suspended = true;
+        }
+        if let Some(assigned) = &input.assigned {
+            self.members[member].suspended = false;
+            self.members[member].draining = false;
+            self.take_over(member, assigned);
+            self.book_losses(member, &mut told);
+        }
+        for seen in &input.seen {
+            if let Some(owned) = &mut self.members[member].owned[seen.partition as usize] {
+                mark(&mut owned.sighted, seen.offset);
+            }
+        }
+        for (token, _) in &told.offered {
+            self.book_offer(member, *token);
+        }
+        let subjects = &self.plan.subjects;
+        self.members[member].book_asked(&input.asked, |subject| subjects[subject].budget);
+        told
+    }
+
+    /// Compares what became of offers, ends and losses with what must.
+    fn judge_reports(&mut self, member: usize, now: i64, turn: &Turn, told: &mut Told) -> Verdict {
+        for &(token, epoch) in &told.offered {
+            self.judge_offer(member, token, epoch, turn)?;
+        }
+        for &settled in &turn.settled {
+            self.judge_settled(member, now, settled, told)?;
+        }
+        for &retry in &turn.retries {
+            self.judge_retry(member, now, retry)?;
+        }
+        for &token in &told.failed {
+            self.judge_failed(member, token)?;
+        }
+        for &token in &turn.cancel {
+            self.judge_cancel(member, now, token, told)?;
+        }
+        ensure(told.fenced == 0, Invariant::Fence, || {
+            format!("{} runs of lost partitions were not settled as fenced", told.fenced)
+        })?;
+        ensure(told.cancelled == 0, Invariant::Fence, || {
+            format!("{} runs of lost partitions were not cancelled", told.cancelled)
+        })?;
+        for &token in &told.executed {
+            self.judge_ended(member, token)?;
+        }
+        Ok(())
+    }
+
+    /// Adds reports that mean nothing, and must be ignored.
+    fn babble(&mut self, member: usize, input: &mut Input) {
+        let it = &self.members[member];
+        let token = self.dice.roll(it.runs.len() as u64 + 2);
+        let stage = it.runs.get(token as usize).map_or(Stage::Gone, |it| it.stage);
+        if matches!(stage, Stage::Queued | Stage::Backoff | Stage::Gone | Stage::Unacknowledged) {
+            input.executed.push(token);
+            input.failed.push(Failure { token, retry_after: None });
+        }
+        if matches!(stage, Stage::Queued | Stage::Backoff | Stage::Gone | Stage::Executing) {
+            input.acknowledged.push(token);
+        }
     }
 
     // Before the turn: what the machine is told --------------------------------------------------
@@ -175,7 +203,7 @@ impl World {
     }
 
     /// After `take_over`, what belongs to no partition of ours is lost.
-    fn book_losses(&mut self, member: usize, losses: &mut Losses) {
+    fn book_losses(&mut self, member: usize, told: &mut Told) {
         let it = &mut self.members[member];
         let owned = &it.owned;
         let mut stopped = Vec::new();
@@ -188,7 +216,7 @@ impl World {
                 Stage::New | Stage::Gone | Stage::MustFence | Stage::FencedExecuting => continue,
                 Stage::Executing => {
                     run.stage = Stage::FencedExecuting;
-                    losses.cancelled += usize::from(!run.cancelled);
+                    told.cancelled += usize::from(!run.cancelled);
                     stopped.push(token as u64);
                     continue;
                 }
@@ -197,7 +225,7 @@ impl World {
                 Stage::Ended | Stage::Failed | Stage::Unacknowledged => {}
             }
             run.stage = Stage::MustFence;
-            losses.fenced += 1;
+            told.fenced += 1;
         }
         for token in stopped {
             it.end_asks(token, false);
@@ -327,7 +355,7 @@ impl World {
         member: usize,
         now: i64,
         (token, reason): (u64, Reason),
-        losses: &mut Losses,
+        told: &mut Told,
     ) -> Verdict {
         let it = &self.members[member];
         let Some(run) = it.runs.get(token as usize).cloned() else {
@@ -340,7 +368,7 @@ impl World {
             }
             Reason::Fenced => {
                 ensure(run.stage == Stage::MustFence, Invariant::Lost, || says("is not lost"))?;
-                losses.fenced -= 1;
+                told.fenced -= 1;
                 self.members[member].run_mut(token).stage = Stage::Gone;
                 return Ok(());
             }
@@ -435,13 +463,7 @@ impl World {
         })
     }
 
-    fn judge_cancel(
-        &mut self,
-        member: usize,
-        now: i64,
-        token: u64,
-        losses: &mut Losses,
-    ) -> Verdict {
+    fn judge_cancel(&mut self, member: usize, now: i64, token: u64, told: &mut Told) -> Verdict {
         let it = &mut self.members[member];
         let Some(run) = it.runs.get_mut(token as usize) else {
             return broken(Invariant::Misuse, || format!("{token} is cancelled, but unknown"));
@@ -451,7 +473,7 @@ impl World {
         ensure((fenced || late) && !run.cancelled, Invariant::Deadline, || {
             format!("{token} is cancelled without a cause at {now}: {run:?}")
         })?;
-        losses.cancelled -= usize::from(fenced);
+        told.cancelled -= usize::from(fenced);
         run.cancelled = true;
         it.end_asks(token, false);
         self.cancel(member, token);
@@ -710,6 +732,31 @@ impl World {
         Ok(())
     }
 
+    /// While a slot is free, nothing waits that could run.
+    fn judge_idleness(&self, member: usize) -> Verdict {
+        let it = &self.members[member];
+        let limits = &self.plan.limits;
+        let full = it.executing.len() as u64 >= limits.slots;
+        if full || it.suspended || it.queued == 0 || limits.max_done_bytes < 100 {
+            return Ok(());
+        }
+        for (token, run) in it.runs.iter().enumerate().filter(|(_, it)| it.stage == Stage::Queued) {
+            let owned = it.owned[run.partition].as_ref();
+            let careful = owned.is_none_or(|it| it.careful_until > 0);
+            let before = |(other, it): (usize, &Run)| {
+                it.key == run.key
+                    && it.stage != Stage::Gone
+                    && (other < token || it.stage != Stage::Queued)
+                    && other != token
+            };
+            let waits = run.key.is_some() && it.runs.iter().enumerate().any(before);
+            ensure(careful || waits, Invariant::Idle, || {
+                format!("a slot is free, and {token} waits: {run:?}")
+            })?;
+        }
+        Ok(())
+    }
+
     // The log ------------------------------------------------------------------------------------
 
     /// A result is about to be in the log.
@@ -791,4 +838,24 @@ impl World {
         }
         Ok(())
     }
+}
+
+fn in_words(input: &Input) -> String {
+    let mut words = Vec::new();
+    let mut say = |what: &str, tokens: Vec<u64>| {
+        if !tokens.is_empty() {
+            words.push(format!("{what} {tokens:?}"));
+        }
+    };
+    say("offered", input.offered.iter().map(|it| it.token).collect());
+    say("executed", input.executed.clone());
+    say("failed", input.failed.iter().map(|it| it.token).collect());
+    say("acknowledged", input.acknowledged.clone());
+    say("asked", input.asked.iter().map(|it| it.ask).collect());
+    say("spent", input.spent.iter().map(|it| it.ask).collect());
+    say("seen", input.seen.iter().map(|it| it.offset).collect());
+    if input.revoked {
+        words.push("revoked".to_owned());
+    }
+    words.join(" ")
 }

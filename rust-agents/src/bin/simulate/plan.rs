@@ -88,6 +88,8 @@ pub(crate) struct Plan {
     pub(crate) drain: i64,
     /// The most one way to the broker takes, undisturbed.
     pub(crate) latency: i64,
+    /// The driver reports what it must not: ends and acknowledgements of anything.
+    pub(crate) babbles: bool,
     pub(crate) inputs: Vec<Input>,
     pub(crate) subjects: Vec<Subject>,
     pub(crate) faults: Vec<(i64, Fault)>,
@@ -106,6 +108,7 @@ impl Plan {
             rebalance_timeout: 0,
             drain: dice.between(1, 40),
             latency: dice.between(1, 6),
+            babbles: dice.one_in(4),
             inputs: Vec::new(),
             subjects: Vec::new(),
             faults: Vec::new(),

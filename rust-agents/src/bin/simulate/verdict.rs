@@ -23,6 +23,8 @@ pub(crate) enum Invariant {
     Fence,
     /// Below the careful mark of a partition, one at a time.
     Careful,
+    /// I8: no slot is idle while something may run.
+    Idle,
     /// Calls per minute.
     Rate,
     /// What a run may spend.
@@ -41,6 +43,7 @@ impl fmt::Display for Invariant {
             Self::Order => "I4 order",
             Self::Commit => "I6 commit",
             Self::Bounds => "I7 bounds",
+            Self::Idle => "I8 idle",
             Self::Deadline => "I9 deadline",
             Self::Retry => "I10 retry",
             Self::Fence => "I11 fence",

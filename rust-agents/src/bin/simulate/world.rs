@@ -17,6 +17,7 @@ use crate::dice::Dice;
 use crate::member::{Member, Owned, Run, Stage, mark};
 use crate::plan::{Fault, Plan, Subject};
 use crate::spending::{Asked, Call, Taken, Used};
+use crate::tally::{Count, Tally};
 use crate::verdict::{Invariant, Verdict, broken};
 
 /// More than any schedule needs: a machine that never comes to rest is found by it.
@@ -112,36 +113,6 @@ struct Key {
     lowest: usize,
 }
 
-/// What a schedule came to.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Tally {
-    pub(crate) events: u64,
-    pub(crate) turns: u64,
-    pub(crate) runs: u64,
-    /// Results in the log that were there already, where that is allowed.
-    pub(crate) copies: u64,
-}
-
-impl Tally {
-    pub(crate) fn add(&mut self, other: Self) {
-        self.events += other.events;
-        self.turns += other.turns;
-        self.runs += other.runs;
-        self.copies += other.copies;
-    }
-
-    pub(crate) fn per(&self, schedules: u64) -> String {
-        let each = |sum: u64| sum as f64 / schedules.max(1) as f64;
-        format!(
-            "{:.0} events, {:.0} turns, {:.1} runs, {:.2} permitted copies",
-            each(self.events),
-            each(self.turns),
-            each(self.runs),
-            each(self.copies)
-        )
-    }
-}
-
 /// One schedule.
 pub(crate) struct World {
     pub(crate) dice: Dice,
@@ -222,8 +193,8 @@ impl World {
     pub(crate) fn run(&mut self) -> Verdict {
         while let Some(Scheduled { at, event, .. }) = self.scheduled.pop() {
             self.now = at;
-            self.tally.events += 1;
-            if self.tally.events > MOST_EVENTS {
+            self.tally.add(Count::Events, 1);
+            if self.tally.of(Count::Events) > MOST_EVENTS {
                 return broken(Invariant::Liveness, || {
                     format!("no rest after {MOST_EVENTS} events")
                 });
@@ -408,7 +379,7 @@ impl World {
                     self.partitions[partition].fired.push(join);
                 }
             } else {
-                self.tally.copies += 1;
+                self.tally.add(Count::Copies, 1);
             }
         }
         Ok(())
@@ -600,6 +571,8 @@ impl World {
             return;
         }
         it.alive = false;
+        self.tally.add(Count::Crashes, 1);
+        self.tally.add(Count::Killed, it.executing.len());
         let life = it.life;
         let session_ends = self.now + self.plan.session;
         self.schedule(session_ends, Event::SessionEnded { member, life });
@@ -731,6 +704,7 @@ impl World {
             let position = it.position;
             let known = if it.adopt { before[number].take() } else { None };
             let fresh = known.is_none();
+            self.tally.add(if fresh { Count::Taken } else { Count::Adopted }, 1);
             let known = known.unwrap_or_else(|| {
                 self.chains += 1;
                 let committed = &self.partitions[number].committed;
@@ -935,7 +909,7 @@ impl World {
 
     /// Lets a run the machine started take its time.
     pub(crate) fn execute(&mut self, member: usize, token: u64) {
-        self.tally.runs += 1;
+        self.tally.add(Count::Starts, 1);
         let run = self.members[member].run(token);
         let attempt = run.attempts;
         let script = self.subject(run.subject).script;
