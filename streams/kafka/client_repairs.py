@@ -3,7 +3,6 @@
 Whoever makes clients imports `Connection`, which imports this; nothing here is ever called by name.
 """
 
-import asyncio
 from typing import Any
 
 from aiokafka import conn
@@ -31,24 +30,15 @@ class PromptlyClosed(conn.AIOKafkaConnection):  # type: ignore[misc]  # as above
     A client that stops waits for its connections to be closed. If an answer is still on its way then, as it
     usually is with a consumer, uvloop waits 30 s for the other side's farewell (MagicStack/uvloop#471), and a
     restore, which ends with a consumer that stops, takes as long. Nothing is lost: what matters was
-    acknowledged before.
+    acknowledged before. Without uvloop, a farewell that nobody waits for would outlive the event loop.
     """
-
-    _encrypted: asyncio.WriteTransport | None = None
-
-    async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect, and remember what to end."""
-        reader, writer = await super().connect()
-        if writer.get_extra_info("ssl_object") is not None:
-            self._encrypted = writer.transport
-        return reader, writer
 
     def close(self, reason: Any = None, exc: BaseException | None = None) -> Any:
         """Close the connection; gives a future of its end."""
-        closed = super().close(reason=reason, exc=exc)
-        if self._encrypted is not None:
-            self._encrypted.abort()
-        return closed
+        writer = self._writer  # there until it is closed; a contract test holds it
+        if writer is not None and writer.get_extra_info("ssl_object") is not None:
+            writer.transport.abort()
+        return super().close(reason=reason, exc=exc)
 
 
 conn.OAuthAuthenticator = RefusableToken

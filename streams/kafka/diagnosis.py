@@ -57,7 +57,7 @@ async def _reason(connection: Connection, host: str, port: int) -> str | None:
             f" {wanted}, and CALLBOARD_SASL_MECHANISM"
         )
     finally:
-        client.close()
+        await client.close()
     return None
 
 
@@ -107,7 +107,8 @@ async def _about_port(error: Exception, protocol: str, where: str, at: tuple[str
 
 async def _speaks_plaintext(host: str, port: int) -> bool:
     with suppress(OSError, KafkaError):
-        (await create_conn(host, port, request_timeout_ms=int(LIMIT_SECONDS * 1000))).close()
+        client = await create_conn(host, port, request_timeout_ms=int(LIMIT_SECONDS * 1000))
+        await client.close()
         return True
     return False
 

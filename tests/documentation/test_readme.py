@@ -35,7 +35,7 @@ def test_every_promise_names_a_test_that_exists() -> None:
 
 
 def test_every_setting_is_there_and_no_other() -> None:
-    table = README.split("## Settings")[1].split("##")[0]
+    table = README.split("## Connecting to your Kafka")[1].split("## What")[0]
     assert set(re.findall(r"`(CALLBOARD_\w+)`", table)) == ELSEWHERE | {
         f"CALLBOARD_{name.upper()}" for name in Settings.model_fields
     }
@@ -49,10 +49,20 @@ def test_numbers_among_the_defaults_are_so() -> None:
             assert re.search(rf"\b{field.default:g}\b", row), row
 
 
+def test_the_way_into_a_kafka_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    given = dict(line.split("=", 1) for line in blocks("ini")[0].splitlines())
+    (tmp_path / "password").write_text("secret")
+    for name, value in given.items():
+        monkeypatch.setenv(name, str(tmp_path / "password") if name.endswith("_FILE") else value)
+    connection = Settings.from_environment().connection
+    assert connection.servers == given["CALLBOARD_BOOTSTRAP_SERVERS"]
+    assert (connection.protocol, connection.mechanism) == ("SASL_SSL", "SCRAM-SHA-512")
+
+
 def test_every_command_and_exit_code_is_there() -> None:
     helped = subprocess.run([*CALLBOARD, "--help"], capture_output=True, text=True, check=True).stdout
     commands = re.findall(r"^  (\w+)  +[A-Z]", helped.split("Commands:")[1], flags=re.MULTILINE)
-    table = README.split("## Commands")[1].split("## Settings")[0]
+    table = README.split("## Commands")[1].split("## ")[0]
     assert commands
     assert [name for name in commands if f"`{name}`" not in table and f"`callboard {name}" not in table] == []
     codes = re.findall(r"^      (\d+) ", helped, flags=re.MULTILINE)

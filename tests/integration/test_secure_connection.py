@@ -14,6 +14,7 @@ import pytest
 import uvloop
 
 from agents.core.base import Artifact
+from agents.core.errors import ConfigurationError
 from streams import artifacts
 from streams.artifacts import KafkaArtifacts
 from streams.command_line.output import ExitCode
@@ -255,6 +256,27 @@ def test_a_task_goes_all_the_way_by_processes(secure_kafka: SecureKafka, tmp_pat
     said = log.read_text() + published.stderr + published.stdout
     assert PASSWORD not in said
     assert (tmp_path / "token").read_text() not in said
+
+
+@pytest.mark.parametrize(
+    ("values", "expected"),
+    [
+        ({"tls_key_password": WRONG}, "or CALLBOARD_TLS_KEY_PASSWORD is wrong"),
+        ({"tls_key_password": ""}, "or the key needs CALLBOARD_TLS_KEY_PASSWORD"),
+        ({"tls_key_file": "stranger.key"}, "they do not belong together"),
+    ],
+)
+def test_a_certificate_and_a_key_that_do_not_fit_are_refused(
+    values: Environment,
+    expected: str,
+    secure_kafka: SecureKafka,
+    connected: Callable[[Environment], Connection],
+) -> None:
+    values = certificate(secure_kafka) | values
+    values["tls_key_file"] = str(secure_kafka.folder / values["tls_key_file"])
+    with pytest.raises(ConfigurationError, match=expected) as caught:
+        connected(named(secure_kafka, "mutual", "SSL", **values))
+    assert WRONG not in str(caught.value)
 
 
 async def test_a_token_file_is_read_again_for_each_connection(

@@ -16,6 +16,7 @@ from urllib.parse import parse_qs
 
 import pytest
 from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka.errors import KafkaConnectionError
 from aiokafka.protocol.admin import SaslAuthenticateRequest_v0
 from faststream.kafka import KafkaBroker
 from faststream.specification import AsyncAPI
@@ -430,6 +431,23 @@ async def test_a_refused_token_is_acknowledged_so_that_the_broker_refuses_it() -
     taken = connection.authenticator_oauth()
     await taken.step(None)
     assert await taken.step(b"") is None
+
+
+async def test_the_client_has_its_writer_where_it_is_looked_for() -> None:
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.close()
+
+    async with await asyncio.start_server(hang_up, "127.0.0.1", 0) as server:
+        port = server.sockets[0].getsockname()[1]
+        connection = client_repairs.PromptlyClosed("127.0.0.1", port)
+        assert connection._writer is None
+        connecting = asyncio.ensure_future(connection.connect())
+        while connection._writer is None:
+            await asyncio.sleep(0)
+        assert isinstance(connection._writer, asyncio.StreamWriter)
+        with pytest.raises(KafkaConnectionError):
+            await connecting
+        assert connection._writer is None
 
 
 def test_every_client_has_the_repairs() -> None:
