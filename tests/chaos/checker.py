@@ -179,11 +179,11 @@ class Facts:
             self.by_place[record.place] = record
         for records in self.by_topic.values():
             records.sort(key=lambda it: (it.partition, it.offset))
-        self.by_digest: dict[str, Record] = {}
+        self.by_digest: dict[str, list[Record]] = defaultdict(list)
         for agent in self.app.follows:
             for kind in ("tasks", "results"):
                 for record in self.of(kind, agent):
-                    self.by_digest.setdefault(digest(record), record)
+                    self.by_digest[digest(record)].append(record)
         self.results: dict[str, list[Result]] = {
             agent: [self._result(agent, record) for record in self.of("results", agent)]
             for agent in self.app.follows
@@ -228,7 +228,7 @@ class Facts:
     def finished(self) -> dict[tuple[str, Identity], float]:
         """When an event was first answered by an agent."""
         found: dict[tuple[str, Identity], float] = {}
-        for agent, results in self.first.items():
+        for agent, results in self.results.items():
             for result in results:
                 for cause in result.causes:
                     key = agent, identity(cause)
@@ -240,7 +240,7 @@ class Facts:
         """When a joining agent answered for a round of a workflow."""
         found: dict[tuple[str, str, str], float] = {}
         for agent in self.app.joins:
-            for result in self.first[agent]:
+            for result in self.results[agent]:
                 key = agent, result.workflow, result.round
                 found[key] = min(found.get(key, NEVER), result.at)
         return found
@@ -282,13 +282,14 @@ class Facts:
     def _result(self, agent: str, record: Record) -> Result:
         payload = json.loads(record.value or b"{}")
         named = [it for it in text(record, "ce_causedigest").split(",") if it]
+        places = text(record, "ce_causationid").split(",")
         output = payload.get("output")
         return Result(
             record=record,
             agent=agent,
             id=text(record, "ce_id"),
             run=payload.get("run") or "",
-            causes=tuple(self.by_digest[it] for it in named if it in self.by_digest),
+            causes=tuple(_told_apart(self.by_digest[it], places) for it in named if it in self.by_digest),
             unknown=tuple(it for it in named if it not in self.by_digest) if named else ("no cause",),
             status=text(record, "ce_status"),
             executed=bool(payload.get("attempts")) and payload.get("started_at") is not None,
@@ -603,6 +604,11 @@ def moment(value: str | None) -> float | None:
         return None if value is None else datetime.fromisoformat(value).timestamp()
     except ValueError:
         return None
+
+
+def _told_apart(same: list[Record], names: list[str]) -> Record:
+    """Choose among records of the same bytes: those without an id are named by their place."""
+    return next((record for record in same if record.place in names), same[0])
 
 
 def _entry(record: Record) -> Entry | None:

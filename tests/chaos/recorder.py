@@ -12,12 +12,13 @@ from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient
-from aiokafka.errors import KafkaError
+from aiokafka.errors import CommitFailedError, KafkaError
 
 from .history import Application, Commit, Record
 
 SAMPLE_SECONDS = 0.25
 POLL_MS = 200
+REWIND_SECONDS = 60.0
 
 
 async def drain(servers: str, application: Application) -> list[Record]:
@@ -146,14 +147,22 @@ async def topics_exist(servers: str, topics: Collection[str]) -> None:
 
 
 async def rewind(servers: str, group: str) -> None:
-    """Commit the first offsets for a group without members."""
+    """Commit the first offsets for a group whose members have stopped; static ones take a session to go."""
     async with _admin(servers) as admin:
         known = await admin.list_consumer_group_offsets(group)
     consumer = AIOKafkaConsumer(bootstrap_servers=servers, group_id=group, enable_auto_commit=False)
     await consumer.start()
     try:
         consumer.assign([*known])
-        await consumer.commit(await consumer.beginning_offsets([*known]))
+        beginnings = await consumer.beginning_offsets([*known])
+        async with asyncio.timeout(REWIND_SECONDS):
+            while True:
+                try:
+                    await consumer.commit(beginnings)
+                except CommitFailedError:
+                    await asyncio.sleep(SAMPLE_SECONDS)
+                else:
+                    return
     finally:
         await consumer.stop()
 
