@@ -83,13 +83,14 @@ def careful(hint: Hint) -> bool:
     return hint.starts > 2  # noqa: PLR2004 (as above)
 
 
-def isolates(hint: Hint, begun: int) -> bool:
-    """Tell whether an event is run no more: three members died, two of them with it under way.
+def isolates(hint: Hint, begun: frozenset[int]) -> bool:
+    """Tell whether an event is run no more: three members died, the last two of them with it under way.
 
     The first death is not marked, and members that are killed from outside die with whatever is under way:
-    one death in common is no sign. The second in common is one, because the third member ran it alone.
+    one death in common is no sign, nor are two with another one between. The last two are, because the very
+    last one ran it alone.
     """
-    return hint.starts > 3 and begun > 1  # noqa: PLR2004 (as above)
+    return hint.starts > 3 and {hint.starts - 1, hint.starts - 2} <= begun  # noqa: PLR2004 (as above)
 
 
 def end(hint: Hint) -> Hint:

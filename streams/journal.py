@@ -39,7 +39,12 @@ class JournalPayload(BaseModel):
     request: str = Field(default="", description="SHA-256 of the request's canonical JSON")
     occurrence: int = Field(default=0, ge=0, description="counts equal requests of one attempt")
     state: Literal["started", "completed", "failed"]
-    tries: int = Field(default=1, ge=1, alias="try", description="how often the step was begun")
+    tries: int = Field(
+        default=1,
+        ge=1,
+        alias="try",
+        description="how often the step was begun; of a run: by which worker in a row",
+    )
     question: Any = Field(default=None, description="the request, on `started`")
     answer: Any = Field(default=None, description="what came back, on `completed`")
     error: dict[str, str] | None = Field(default=None, description="type and message, on `failed`")
@@ -62,7 +67,7 @@ def learn(histories: dict[str, RunHistory], record: Record) -> None:
         return
     history = histories.setdefault(entry.run, RunHistory())
     if entry.kind == RUN:
-        history.begun += 1
+        history.begun.add(entry.tries)
         return
     key = StepKey(entry.kind, entry.name, entry.request, entry.occurrence)
     known = history.steps.get(key)
@@ -105,8 +110,8 @@ class JournalWriter:
     async def begin(self, work: Work) -> None:
         """Write that a run begins; returns when it is in the log."""
         work.history = work.history or RunHistory()
-        await self.append(work, StepKey(RUN, "", "", work.history.begun), "started")
-        work.history.begun += 1
+        await self.append(work, StepKey(RUN, "", "", 0), "started", **{"try": work.marked})
+        work.history.begun.add(work.marked)
 
     async def append(self, work: Work, key: StepKey, state: str, **more: Any) -> None:
         """Write one record and wait until all replicas have it."""

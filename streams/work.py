@@ -35,11 +35,11 @@ class RunHistory:
 
     Attributes:
         steps: The last word on each step.
-        begun: How often it was begun while its partition was handled with care.
+        begun: By which of the workers that died in a row it was begun, as far as they wrote it down.
     """
 
     steps: dict[StepKey, Recorded] = field(default_factory=dict)
-    begun: int = 0
+    begun: set[int] = field(default_factory=set)
 
 
 @dataclass(slots=True, weakref_slot=True, eq=False)
@@ -57,7 +57,7 @@ class Work:
     missing: tuple[str, ...] = ()
     begun: str | None = None
     attempts: int = 0
-    marked: bool = False  # begun in the journal first
+    marked: int = 0  # begun in the journal first, by this worker of those that died in a row
     alone: bool = False  # run alone in its process
     history: RunHistory | None = None
     spent: Spent = NOTHING  # unlike `usage`, with calls nobody knows the answer of

@@ -228,14 +228,14 @@ class AgentWorker:
             known = self._hints[record.topic, record.partition]
             # A join's run has no offset of its own, so nobody knows how far it got.
             if (record.offset < known.until or work.parts) and hint.marks(known):
-                begun = 0 if work.history is None else work.history.begun
-                work.marked, work.alone = True, hint.careful(known) and begun > 0
+                begun = frozenset() if work.history is None else frozenset(work.history.begun)
+                work.marked, work.alone = known.starts, hint.careful(known) and bool(begun)
                 if hint.isolates(known, begun):
                     work.kind = "poison"
                     work.error = PoisonError(
-                        f"{place(record)} was being worked on when {begun} of {known.starts - 1} workers in a"
-                        " row ended without a word, and is not tried again; if they were killed from outside,"
-                        " publish it again with `callboard dead redrive`"
+                        f"{place(record)} was being worked on when {known.starts - 1} workers in a row ended"
+                        " without a word, and is not tried again; if they were killed from outside, publish"
+                        " it again with `callboard dead redrive`"
                     )
         return work
 

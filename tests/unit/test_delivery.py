@@ -434,7 +434,7 @@ async def test_what_the_third_member_died_of_is_isolated_and_the_next_event_runs
     await careful.give(event(0))
     run = careful.journal()[0].body["run"]
     world = await dying(3)
-    world.histories = {0: {run: RunHistory(begun=2)}}
+    world.histories = {0: {run: RunHistory(begun={2, 3})}}
     await world.give(event(0), event(1))
     failed, fine = world.results()
     assert failed.error[0] == "poison"
@@ -446,8 +446,8 @@ async def test_what_the_third_member_died_of_is_isolated_and_the_next_event_runs
     await settle()
 
 
-@pytest.mark.parametrize("begun", [0, 1])
-async def test_an_event_of_one_death_or_none_is_not_isolated(begun: int) -> None:
+@pytest.mark.parametrize("begun", [set(), {5}, {3, 5}])
+async def test_an_event_of_one_death_or_none_or_with_another_between_is_not_isolated(begun: set[int]) -> None:
     careful = await dying(2)
     await careful.give(event(0))
     run = careful.result().body["run"]

@@ -1,4 +1,4 @@
-"""What commits say beside their offset: there and back, and how many members may die before one is careful."""
+"""What commits say beside their offset: there and back, and how many members die before one is careful."""
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -47,10 +47,11 @@ def test_the_third_death_is_the_last_one_of_a_record_that_kills() -> None:
     assert not hint.careful(second)
     third = died(second, 10, reach=11)
     assert hint.careful(third)
-    assert not hint.isolates(third, 2)
+    assert not hint.isolates(third, frozenset({1, 2}))
     fourth = hint.begin(third, 10, slots=4)
-    assert hint.isolates(fourth, 2)
-    assert not hint.isolates(fourth, 1)
+    assert hint.isolates(fourth, frozenset({2, 3}))
+    assert not hint.isolates(fourth, frozenset({3}))
+    assert not hint.isolates(hint.begin(fourth, 10, slots=4), frozenset({2, 4}))
     assert (
         10 < fourth.until <= 16
     )  # what all of them may have died of: no more than slots after the lowest reach
