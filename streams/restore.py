@@ -182,9 +182,20 @@ class Past:
         return finished is not None and bool(finished) and envelopes.result_id(run) in finished
 
     def history(self, partition: int, run: str) -> RunHistory | None:
-        """Take what the journal knows of a run that is about to be offered, if it knows anything."""
+        """Give what the journal knows of a run, if it knows anything, until the run is `over`.
+
+        Not only once: what is offered while a rebalance goes on is dropped, and comes again.
+        """
         histories = self._histories.get(partition)
-        return histories.pop(run, None) if histories else None
+        return histories.get(run) if histories else None
+
+    def knows_of_runs(self) -> bool:
+        """Tell whether the journal knows of runs that are not over."""
+        return any(self._histories.values())
+
+    def over(self, partition: int, run: str) -> None:
+        """Forget what a run did: its result is in the log."""
+        self._histories.get(partition, {}).pop(run, None)
 
 
 def identity_of(record: Record) -> bytes | None:

@@ -164,7 +164,7 @@ class Router:
         )
 
     def _once(self, work: Work) -> Work:
-        """Pass over what has an outcome; take with it what the journal knows."""
+        """Pass over what has an outcome; hand on with the rest what the journal knows."""
         partition = work.record.partition
         if self._past.has_outcome(partition, work.run):
             return self._skip(work.record, work.envelope, "answered")

@@ -475,6 +475,11 @@ class AgentWorker:
             )
 
     def _on_published(self, numbers: Sequence[int]) -> None:
+        if self._past.knows_of_runs():
+            for number in numbers:
+                work = self.runtime.work_of(number)
+                if isinstance(work, Work):
+                    self._past.over(work.record.partition, work.run)
         for number in numbers if self._joined else ():
             if (work := self._joined.pop(number, None)) is not None:
                 partition, key = _join_of(work)
