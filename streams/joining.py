@@ -7,6 +7,7 @@ change that says so is. Never touches the Kafka clients.
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import count
 from typing import Protocol
 
@@ -79,8 +80,9 @@ class Joining:
     def assign(self, partitions: Collection[int], kept: Collection[int]) -> None:
         """Own exactly these partitions: read the state of those that were not ours, forget that of others."""
         for partition in {*self._loading, *self._outboxes} - set(kept):
-            if (loading := self._loading.pop(partition, None)) is not None:
-                loading.cancel()
+            loading = self._loading.pop(partition, None)
+            if loading is not None and loading not in self._loading.values():
+                loading.cancel()  # while some of what it reads is still ours, it goes on for that
             if (outbox := self._outboxes.pop(partition, None)) is not None:
                 outbox.close()
             self.table.drop(partition)
@@ -91,10 +93,14 @@ class Joining:
             self._loading |= dict.fromkeys(new, loading)
 
     async def ready(self, partition: int) -> None:
-        """Wait until the state of a partition is known."""
-        if (loading := self._loading.get(partition)) is not None:
-            # Many wait for one: a run of the waiting ones may be canceled without ending it for the others.
-            await asyncio.shield(loading)
+        """Wait until the state of a partition is known, or the partition is lost.
+
+        Not even a cancellation ends that: a part that is too late is taken nevertheless, and taken before the
+        state is known it would be forgotten by the reading of it.
+        """
+        while (loading := self._loading.get(partition)) is not None and not loading.done():
+            with suppress(asyncio.CancelledError):
+                await asyncio.wait([loading])
 
     def note(self, records: Iterable[Record]) -> None:
         """Take note of what is being read: time limits of a partition that is catching up wait."""
@@ -173,6 +179,8 @@ class Joining:
                 await asyncio.sleep(RETRY_PAUSE)
         now = time.monotonic()
         for partition in partitions:
+            if self._loading.get(partition) is not asyncio.current_task():
+                continue  # lost meanwhile, and perhaps being read anew
             loaded = self.table.load(partition, states.get(partition, ()))
             for problem in loaded.problems:
                 metrics.counter("skipped", self._agent, "join_state").inc()

@@ -99,3 +99,49 @@ async def test_what_the_journal_knows_of_a_run_goes_when_its_result_is_in_the_lo
     world, _ = await journaled()
     await world.give(event(0))
     assert world.worker._past._histories == {0: {}}
+
+
+# Joins
+
+
+async def test_part_of_a_loading_assignment_goes_and_the_rest_is_loaded() -> None:
+    world = await a_joiner()
+    await world.give(LEFT)
+    await world.assign(7)
+    read, states = asyncio.Event(), world.states
+
+    async def slowly(partitions: Collection[int]) -> dict[int, list[FakeRecord]]:
+        found = await states(partitions)
+        await read.wait()
+        return found
+
+    world.states = slowly  # type: ignore[method-assign]
+    await world.assign(0, 1)
+    await settle()
+    await world.assign(0, adopt=True)
+    read.set()
+    await settle()
+    await world.give(RIGHT)
+    assert world.agent.inputs == [{"left": "L", "right": "R"}]
+
+
+async def test_a_part_waits_for_the_state_of_its_join_longer_than_runs_may_take() -> None:
+    world = await a_joiner(timeout=5)
+    await world.give(LEFT)
+    await world.assign(7)
+    read, states = asyncio.Event(), world.states
+
+    async def slowly(partitions: Collection[int]) -> dict[int, list[FakeRecord]]:
+        found = await states(partitions)
+        await read.wait()
+        return found
+
+    world.states = slowly  # type: ignore[method-assign]
+    await world.assign(0)
+    await world.give(RIGHT)
+    await world.go(6)
+    read.set()
+    await settle()
+    assert world.agent.inputs == [{"left": "L", "right": "R"}]
+    await world.go(6)
+    assert len(world.results()) == 1
