@@ -75,6 +75,10 @@ class Router:
         """Whether the agent waits for several others, in any workflow."""
         return any(workflow.steps[self._agent].joins for workflow in self._workflows.values())
 
+    def knows(self, workflow: str) -> bool:
+        """Tell whether the agent has a part in a workflow of this name."""
+        return workflow in self._workflows
+
     def meaning_of(self, record: Record) -> Work | Part:
         """Decide what a record means."""
         is_task = record.topic == self._tasks_topic

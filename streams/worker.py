@@ -157,6 +157,7 @@ class AgentWorker:
         self._again: dict[tuple[int, Key], Firing] = {}
         self._to_begin: list[Firing] = []
         self._beginning: asyncio.Task[None] | None = None
+        self._assigned = asyncio.Event()
         self._restoring = asyncio.Lock()
         self._joined: dict[int, Work] = {}
         self._stuck: dict[int, str] = {}
@@ -241,6 +242,7 @@ class AgentWorker:
 
     async def on_revoked(self) -> None:
         """Let runs end, as far as they do in time, and commit."""
+        self._assigned.clear()
         self.runtime.revoke()
         self._orderly = await self.runtime.drain(self._drain_seconds)
         if self._orderly:
@@ -287,6 +289,7 @@ class AgentWorker:
         self._again.clear()
         if self.router.joins:
             self._joining.assign(self._owned, kept)
+        self._assigned.set()
 
     def _assignment(self, position: Position, epoch: int) -> Assignment:
         known = self._hints[position.topic, position.partition]
@@ -541,6 +544,7 @@ class AgentWorker:
     async def _begin_joins(self) -> None:
         """Offer what fired, in the order in which the log says it did: two of one key run in that order."""
         while self._to_begin:
+            await self._assigned.wait()  # in between, what is offered is dropped
             epoch, firings = self._epoch, self._to_begin
             self._to_begin = []
             try:
@@ -553,9 +557,15 @@ class AgentWorker:
                 log.warning("parts of joins cannot be read, trying again", error=str(error) or repr(error))
                 self._to_begin = firings + self._to_begin
                 await asyncio.sleep(RETRY_PAUSE)
+            except Exception:
+                # What it may be, these and all later joins would wait in silence until the process ends.
+                log.exception("joins cannot begin, trying again", agent=self.agent.name)
+                self._to_begin = firings + self._to_begin
+                await asyncio.sleep(RETRY_PAUSE)
 
     async def _offer_joins(self, firings: Sequence[Firing], epoch: int) -> bool:
         """Read what the parts said, and offer them; false if partitions may have been lost meanwhile."""
+        firings = [it for it in firings if self._is_ours(it)]
         absent = {
             (part.topic, part.partition, part.offset)
             for firing in firings
@@ -575,8 +585,22 @@ class AgentWorker:
         if not await self._knows_past_of(parts, epoch) or epoch != self._epoch:
             return False
         for firing, records in complete:
-            self._offer_join(self.router.work_of(firing, records), epoch)
+            try:
+                self._offer_join(self.router.work_of(firing, records), epoch)
+            except Exception as error:
+                # The workflow is another one by now, perhaps. The other joins go on.
+                self._stuck[firing.partition] = f"a join of {firing.key[0]!r} cannot run: {error!r}"
+                log.exception("a join cannot run", agent=self.agent.name, round=firing.key)
         return True
+
+    def _is_ours(self, firing: Firing) -> bool:
+        """Tell whether a join is of a workflow that is here; others are passed over, as their events are."""
+        if self.router.knows(firing.key[0]):
+            return True
+        metrics.counter("skipped", self.agent.name, "other_workflow").inc()
+        log.warning("a join of another workflow is left as it is", agent=self.agent.name, round=firing.key)
+        self._firing.pop((firing.partition, firing.key), None)
+        return False
 
     def _offer_join(self, work: Work, epoch: int) -> None:
         if work.kind != "skip":

@@ -145,3 +145,117 @@ async def test_a_part_waits_for_the_state_of_its_join_longer_than_runs_may_take(
     assert world.agent.inputs == [{"left": "L", "right": "R"}]
     await world.go(6)
     assert len(world.results()) == 1
+
+
+async def test_a_join_runs_although_kafka_was_away_when_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.worker.RETRY_PAUSE", 0, raising=False)
+    world = await a_joiner()
+    world.agent.hold = asyncio.Event()
+    await world.give(LEFT, RIGHT)
+    away: list[Exception] = [KafkaConnectionError("away"), OSError("away")]
+    record = world.record
+
+    async def flaky(topic: str, partition: int, offset: int) -> FakeRecord | None:
+        if away:
+            raise away.pop()
+        return await record(topic, partition, offset)
+
+    world.record = flaky  # type: ignore[method-assign]
+    await world.assign(7)
+    world.agent.hold = None
+    await world.assign(0)
+    await settle()
+    await settle()
+    assert len(world.results()) == 1
+
+
+async def test_a_join_of_a_workflow_that_is_gone_does_not_hold_up_others() -> None:
+    agent = Worker()
+    before = await a_world(diamond(agent), diamond(agent, "other"), agent=agent)
+    agent.hold = asyncio.Event()
+    await before.give(LEFT, RIGHT, *(result(it, 1, it, workflow="other") for it in ("left", "right")))
+    assert len(before.kept_joins()) == 6
+    after = Worker()
+    world = await a_world(diamond(after, "other"), agent=after, joins=before.joins, given=before.given)
+    await settle()
+    assert (after.inputs, world.worker.not_ready()) == ([{"left": "left", "right": "right"}], None)
+
+
+async def test_a_join_whose_workflow_is_another_one_now_does_not_hold_up_others() -> None:
+    agent = Worker()
+    before = await a_world(diamond(agent), diamond(agent, "other"), agent=agent)
+    agent.hold = asyncio.Event()
+    left = result("left", 0, "L", budget=Budget(calls=5))
+    await before.give(left, RIGHT, *(result(it, 1, it, workflow="other") for it in ("left", "right")))
+    assert len(before.kept_joins()) == 6
+    after = Worker()
+    flow = Workflow("flow")
+    flow.step(after)
+    world = await a_world(flow, diamond(after, "other"), agent=after, joins=before.joins, given=before.given)
+    await settle()
+    assert after.inputs == [{"left": "left", "right": "right"}]
+    assert "a join of 'flow' cannot run" in (world.worker.not_ready() or "")
+
+
+async def test_two_joins_of_one_partition_begin_after_a_restart() -> None:
+    world = await a_joiner()
+    world.agent.hold = asyncio.Event()
+    second = [result(name, 1, name, key=b"b", round="id-1") for name in ("left", "right")]
+    await world.give(LEFT, RIGHT, *second)
+    await world.assign(7)
+    await settle()
+    world.agent.hold, world.asking = None, asyncio.Event()
+    await world.assign(0)
+    await settle()
+    world.asking.set()
+    await settle()
+    assert len(world.results()) == 2
+
+
+async def test_joins_of_one_key_run_in_the_order_they_fired() -> None:
+    world = await a_joiner()
+    world.agent.hold = asyncio.Event()
+    second = [result(name, 1, name, round="id-1") for name in ("left", "right")]
+    await world.give(LEFT, RIGHT, *second)
+    await world.assign(7)
+    await settle()
+    record, slow = world.record, asyncio.Event()
+
+    async def first_last(topic: str, partition: int, offset: int) -> FakeRecord | None:
+        if offset == 0:
+            await slow.wait()
+        return await record(topic, partition, offset)
+
+    world.record = first_last  # type: ignore[method-assign]
+    world.agent.hold = None
+    world.agent.inputs.clear()
+    await world.assign(0)
+    await settle()
+    slow.set()
+    await settle()
+    assert world.agent.inputs == [{"left": "L", "right": "R"}, {"left": "left", "right": "right"}]
+
+
+async def test_a_join_that_fires_during_a_rebalance_is_not_offered_again_and_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await a_joiner()
+    world.producer.waiting = []
+    await world.give(LEFT, RIGHT)
+    await world.worker.on_revoked()
+    offered: list[object] = []
+    offer = world.worker.runtime.offer
+
+    def counted(offers: Any) -> None:
+        offered.extend(offers := list(offers))
+        offer(offers)
+
+    monkeypatch.setattr(world.worker.runtime, "offer", counted)
+    waiting, world.producer.waiting = world.producer.waiting, None
+    for it in waiting:
+        it.set_result(None)
+    await settle()
+    assert len(offered) <= 1
+    await world.assign(0, adopt=True)
+    await settle()
+    assert len(world.results()) == 1
