@@ -6,10 +6,11 @@ the work itself, one asyncio task per run and one timer. It never touches Kafka:
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
-from typing import Any, Generic, NamedTuple, Protocol, TypeVar
+from inspect import CORO_CREATED, getcoroutinestate
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from agents._rust import AgentRuntime, Turn
 
@@ -311,7 +312,7 @@ class Runtime(Generic[W, R]):
             assigned=[
                 (a.partition, a.epoch, a.position, a.adopt, a.done or None, a.careful_until)
                 for a in assignments
-            ]
+            ],
         )
 
     async def drain(self, seconds: float) -> bool:
@@ -390,7 +391,7 @@ class Runtime(Generic[W, R]):
             self._runs[number] = loop.create_task(self._run(number, self._work[number]))
         for number in turn.cancel:
             if (run := self._runs.get(number)) is not None:
-                run.cancel()
+                self._cancel(number, run)
         for ask, refused in (*((ask, None) for ask in turn.granted), *turn.refused):
             self._answer(ask, refused)
         if turn.pause:
@@ -402,6 +403,20 @@ class Runtime(Generic[W, R]):
             self._idle.set()
         if not self._room.is_set() and self._has_room():
             self._room.set()
+
+    def _cancel(self, number: int, run: asyncio.Task[None]) -> None:
+        run.cancel()
+        if getcoroutinestate(cast("Coroutine[Any, Any, None]", run.get_coro())) == CORO_CREATED:
+            # It had no turn yet, and a task that is canceled before never has one: nobody would say it ended.
+            self._ended_by_cancel(number)
+
+    def _ended_by_cancel(self, number: int) -> None:
+        # The machine cancels for two reasons. Late: the host says so when the turn that hears of it
+        # publishes. Lost partition: that turn settles the number as fenced, and it is dropped.
+        self._canceled.add(number)
+        del self._runs[number]
+        self._executed.append(number)
+        self._soon()
 
     def _answer(self, ask: int, refused: str | None) -> None:
         answer = self._asks.get(ask)
@@ -461,9 +476,8 @@ class Runtime(Generic[W, R]):
             self._soon()
             return
         except asyncio.CancelledError:
-            # The machine cancels for two reasons. Late: the host says so when the turn that hears of it
-            # publishes. Lost partition: that turn settles the number as fenced, and it is dropped.
-            self._canceled.add(number)
+            self._ended_by_cancel(number)
+            return
         except Exception as error:  # noqa: BLE001 (the host promised not to; its lane stops, others go on)
             asyncio.get_running_loop().call_exception_handler(
                 {"message": "a host raised instead of giving a result", "exception": error}

@@ -259,3 +259,15 @@ async def test_a_join_that_fires_during_a_rebalance_is_not_offered_again_and_aga
     await world.assign(0, adopt=True)
     await settle()
     assert len(world.results()) == 1
+
+
+# Starts
+
+
+async def test_a_run_that_is_lost_before_its_first_step_frees_its_slot() -> None:
+    world = await a_world(single(Worker(concurrency=1)), agent=Worker(concurrency=1))
+    await world.worker.on_records([event(0)], world.epoch)
+    world.worker.runtime._turn()  # starts it
+    world.worker.runtime.assign([])  # and it is lost before it had its turn
+    await settle()
+    assert world.worker.runtime.stats()["running"] == 0
