@@ -189,9 +189,9 @@ class Outbox:
     async def _send(self) -> None:
         while self._waiting:
             producer = self._publisher.producer
-            batch, numbers = self._fill(producer)
             begun = int(time.time() * 1000)
             try:
+                batch, numbers = self._fill(producer)
                 sent = await producer.send_batch(batch, self._topic, partition=self._partition)
                 await sent
             except PublishError as error:
@@ -203,6 +203,12 @@ class Outbox:
                     self._find_the_large_one(numbers)
                 elif await self._arrived(begun):
                     self._sent(numbers)
+                await asyncio.sleep(RETRY_PAUSE)
+            except Exception as error:
+                # What it may be: if this task ended, what waits would wait for ever, unnoticed.
+                log.exception("a batch cannot be sent, trying again", topic=self._topic)
+                self.problem = repr(error)
+                self._failed(self.problem)
                 await asyncio.sleep(RETRY_PAUSE)
             else:
                 self._sent(numbers)

@@ -13,7 +13,6 @@ from agents.core.step import Recorded, StepKey
 from streams.hint import Hint
 from streams.work import RunHistory
 from tests.unit.worker_world import (
-    CLUSTER,
     FakeRecord,
     Worker,
     World,
@@ -271,3 +270,15 @@ async def test_a_run_that_is_lost_before_its_first_step_frees_its_slot() -> None
     world.worker.runtime.assign([])  # and it is lost before it had its turn
     await settle()
     assert world.worker.runtime.stats()["running"] == 0
+
+
+# Publishing
+
+
+async def test_nothing_ends_the_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("streams.kafka.publisher.RETRY_PAUSE", 0)
+    world = await a_world()
+    world.producer.refuse = [OSError("no such host")]
+    await world.give(event(0))
+    await settle()
+    assert (len(world.results()), world.committed()) == (1, 1)
