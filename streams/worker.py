@@ -285,6 +285,9 @@ class AgentWorker:
         self._joined = {
             number: work for number, work in self._joined.items() if work.record.partition in kept
         }
+        self._buried = {
+            number: buried for number, buried in self._buried.items() if buried[1].record.partition in kept
+        }
         self._stuck = {n: why for n, why in self._stuck.items() if n in kept}
         self._again.clear()
         if self.router.joins:

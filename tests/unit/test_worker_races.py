@@ -10,7 +10,6 @@ from aiokafka.errors import KafkaConnectionError
 from agents.core import Workflow
 from agents.core.budget import Budget
 from agents.core.step import Recorded, StepKey
-from streams.hint import Hint
 from streams.work import RunHistory
 from tests.unit.worker_world import (
     FakeRecord,
@@ -282,3 +281,20 @@ async def test_nothing_ends_the_sending(monkeypatch: pytest.MonkeyPatch) -> None
     await world.give(event(0))
     await settle()
     assert (len(world.results()), world.committed()) == (1, 1)
+
+
+# Ends
+
+
+async def test_a_letter_of_a_lost_partition_is_not_kept() -> None:
+    world = await a_world()
+
+    def answer(_: Any) -> Any:
+        raise ValueError("no")
+
+    world.agent.answer = answer
+    world.producer.waiting = []
+    await world.give(event(0))
+    assert len(world.worker._buried) == 1
+    await world.assign(1)
+    assert world.worker._buried == {}
