@@ -119,6 +119,7 @@ class AgentWorker:
         self._past = Past()
         self._unseen: dict[Place, int] = {}
         self._orderly = False
+        self._stops = False
         self._cluster = ""
         self._outboxes: dict[tuple[str, int], Outbox] = {}
         self._buried: dict[int, tuple[int, Work, Outcome]] = {}
@@ -268,7 +269,7 @@ class AgentWorker:
         self._hints = {
             (p.topic, p.partition): hint.read(self.metadata_at(p), self._cluster) for p in positions
         }
-        self._epoch, self._orderly = epoch, False
+        self._epoch, self._orderly = epoch, self._stops
         self._owned = {p.partition for p in positions}
         kept = self._owned - {p.partition for p in positions if not p.adopt}
         for gone in [it for it in self._outboxes if it[1] not in kept]:
@@ -292,7 +293,10 @@ class AgentWorker:
         self._again.clear()
         if self.router.joins:
             self._joining.assign(self._owned, kept)
-        self._assigned.set()
+        if self._stops:
+            self._membership.commit_soon(self._hints)  # nothing of it begins, so nobody will have died
+        else:
+            self._assigned.set()
 
     def _assignment(self, position: Position, epoch: int) -> Assignment:
         known = self._hints[position.topic, position.partition]
@@ -326,7 +330,13 @@ class AgentWorker:
         return self._joining.table.waiting
 
     async def stop(self) -> None:
-        """Drain, commit, and cancel what is left."""
+        """Drain, commit, and cancel what is left.
+
+        A member that stops is still one for a while, and others come and go: what it is assigned meanwhile,
+        it does not begin.
+        """
+        self._stops = True
+        self.runtime.revoke(for_good=True)
         await self.on_revoked()
         self._joining.close()
         if self._beginning is not None:

@@ -220,6 +220,7 @@ class Runtime(Generic[W, R]):
         self._idle = asyncio.Event()
         self._room = asyncio.Event()
         self._slots = slots
+        self._over = False
 
     def now(self) -> int:
         """Give the machine's time: monotonic milliseconds."""
@@ -302,13 +303,19 @@ class Runtime(Generic[W, R]):
     def _has_room(self) -> bool:
         return self._machine.running() < self._slots or self._machine.queued() <= self._slots
 
-    def revoke(self) -> None:
-        """Start nothing more; what runs, goes on, until `assign`."""
+    def revoke(self, *, for_good: bool = False) -> None:
+        """Start nothing more; what runs, goes on, until `assign`.
+
+        Args:
+            for_good: `assign` does not start anything either: it only says what is lost.
+        """
+        self._over = self._over or for_good
         self._turn(revoked=True)
 
     def assign(self, assignments: Sequence[Assignment]) -> None:
         """Own exactly these partitions from now on."""
         self._turn(
+            revoked=self._over,
             assigned=[
                 (a.partition, a.epoch, a.position, a.adopt, a.done or None, a.careful_until)
                 for a in assignments

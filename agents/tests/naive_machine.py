@@ -192,9 +192,9 @@ class NaiveMachine:
         self.now = now
         turn = NaiveTurn()
         self._reports(spent or [], executed or [], failed or [], acknowledged or [], turn)
-        self.suspended = self.suspended or revoked
         if assigned is not None:
             self._assigned(assigned, turn)
+        self.suspended = self.suspended or revoked
         for number, offset, identity, timestamp in seen or []:
             if number in self.partitions:
                 self.partitions[number].note(offset, identity, timestamp, self.dedupe[0])

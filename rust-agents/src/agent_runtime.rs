@@ -85,7 +85,8 @@ use turn::{Input, Reason, Turn};
 ///   the attempt ends stays booked as reserved.
 /// - **Care**: below [`Assigned::careful_until`] a partition runs one record at a time.
 /// - **Suspension**: from `revoked` to `assigned` nothing is accepted, started, retried or expired;
-///   running work, acknowledgements and commits go on.
+///   running work, acknowledgements and commits go on. Both in one turn: it goes on under the new
+///   assignment.
 /// - **Loss**: when a partition is lost, everything unfinished in it is fenced, and nothing is
 ///   committed for it again. A run that still executes keeps its slot and its lane until it ends.
 #[derive(Debug)]
@@ -162,11 +163,11 @@ impl AgentRuntime {
         for token in input.acknowledged {
             self.handle_acknowledged(token);
         }
-        if input.revoked {
-            self.assignment.suspend();
-        }
         if let Some(assigned) = input.assigned {
             self.handle_assigned(&assigned, &mut turn);
+        }
+        if input.revoked {
+            self.assignment.suspend();
         }
         for seen in input.seen {
             self.handle_seen(seen);

@@ -106,7 +106,7 @@ impl AgentRuntime {
     /// Take in everything that happened up to `now`, and answer everything to do.
     ///
     /// All times are milliseconds of one monotonic clock of the caller's choice. The arguments are
-    /// handled in this order: spent, executed, failed, acknowledged, revoked, assigned,
+    /// handled in this order: spent, executed, failed, acknowledged, assigned, revoked,
     /// seen, offered, asked.
     ///
     /// Args:

@@ -286,6 +286,26 @@ async def test_nothing_ends_the_sending(monkeypatch: pytest.MonkeyPatch) -> None
 # Ends
 
 
+async def test_nothing_begins_in_a_worker_that_stops() -> None:
+    agent = Worker()
+    world = await a_world(agent=agent)
+    world.worker._drain_seconds = 60
+    agent.hold = asyncio.Event()
+    await world.give(event(0))
+    stopping = asyncio.create_task(world.worker.stop())
+    await settle()
+    await world.assign(0, adopt=True)  # another member came or went
+    await world.give(event(0), event(1, key=b"other"))
+    assert agent.inputs == ["input 0"]
+    agent.hold.set()
+    await stopping
+    await settle()
+    assert len(world.results()) == 1
+    await world.assign(0, 1)
+    await world.give(event(2))
+    assert agent.inputs == ["input 0"]
+
+
 async def test_a_letter_of_a_lost_partition_is_not_kept() -> None:
     world = await a_world()
 

@@ -126,10 +126,10 @@ impl Ledger {
         self.book_executed(&input.executed, &mut settled);
         let failures = self.book_failed(&input.failed, &mut settled);
         self.book_acknowledged(&input.acknowledged);
-        self.suspended |= input.revoked;
         if let Some(assigned) = &input.assigned {
             self.book_assignment(assigned, restored, &mut settled);
         }
+        self.suspended |= input.revoked;
         self.book_failures(failures, &turn, &mut settled);
         for &seen in &input.seen {
             self.book_seen(seen);
