@@ -10,6 +10,7 @@ import struct
 import time
 import uuid
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -328,7 +329,9 @@ def fallback(record: Record) -> Envelope:
     known: dict[str, str] = {}
     for name, value in record.headers:
         if name in KEPT and value and len(value) <= MAX_READ_BYTES // len(KEPT):
-            known.setdefault(name, value.decode("utf-8", errors="replace"))
+            # What is no text says nothing: replaced by something that is, different ids would become one.
+            with suppress(UnicodeDecodeError):
+                known.setdefault(name, value.decode())
     traceparent, tracestate = _trace(dict(record.headers))
     here = place(record)
     return Envelope(

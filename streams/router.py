@@ -291,7 +291,10 @@ class Router:
                 part = self._part(record, envelope, workflow, source, _failure(source, error))
                 return self._unless_answered(part)
         envelope.round = envelope.round or first_round(envelope)
-        return self._once(Work("invalid", record, envelope, self._run_id(envelope), workflow, source, error))
+        # Named by its place: what cannot be read says nothing certain about which event it is, and two that
+        # claim the same must not pass for one.
+        run = envelopes.run_id(self._app, self._agent, "", place(record))
+        return self._once(Work("invalid", record, envelope, run, workflow, source, error))
 
     def _join_id(self, key: Key) -> str:
         return envelopes.run_id(self._app, self._agent, "join", *key)

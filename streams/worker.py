@@ -638,6 +638,8 @@ class AgentWorker:
                 deadline, budget = self._deadline(work), self._budget(work)
             elif work.kind == "skip":
                 lane = event = None
+            elif work.kind == "invalid":
+                event = None  # what cannot be read is no copy of anything
             if work.parts is not None:  # what fires a join is no record
                 number = self._number_of(self._topics.tasks(self.agent.name), record.partition)
                 offset = event = None

@@ -227,6 +227,26 @@ def test_what_is_no_letter_is_not_read_as_one() -> None:
     assert dead_letters.read(event(0)) is None
 
 
+@pytest.mark.parametrize(
+    "headers",
+    [
+        [("ce_id", b"\xae"), ("ce_id", b"\xff")],
+        [("ce_id", b"1"), ("ce_id", b"1")],  # and nothing else an event has
+    ],
+)
+async def test_bad_events_that_claim_the_same_name_are_told_one_by_one(
+    headers: list[tuple[str, bytes]],
+) -> None:
+    world = await a_world()
+    records = [FakeRecord("tasks.reader", n, b"{}", (header,)) for n, header in enumerate(headers)]
+    await world.give(*records)
+    assert len({it.headers["ce_id"] for it in world.results()}) == 2
+    assert len({it.headers["dlt-id"] for it in world.letters()}) == 2
+    restarted = await a_world()
+    await restarted.give(*records)
+    assert len(restarted.results()) == 2
+
+
 # Journal
 
 
