@@ -295,11 +295,15 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self, assigned: set[TopicPartition]
     ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, str]]:
         # An error that left this callback would only be logged by the client, and the partitions would be
-        # owned and never worked on.
+        # owned and never worked on. But once the membership is lost nothing succeeds, and the client joins
+        # anew only after this callback.
+        generation = generation_of(self.consumer)
         while True:
             try:
                 return await self._positions(assigned)
             except (KafkaError, BrokerUnreachableError) as error:
+                if generation_of(self.consumer) != generation:
+                    raise
                 log.warning("positions unknown, trying again", group=self._group, error=str(error))
                 await asyncio.sleep(RETRY_PAUSE)
 

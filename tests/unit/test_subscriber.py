@@ -6,8 +6,10 @@ from typing import Any
 
 import pytest
 from aiokafka import TopicPartition
+from aiokafka.errors import CommitFailedError
 from faststream.kafka import KafkaBroker
 
+from streams.kafka import subscriber as subscriber_module
 from streams.kafka.connection import Connection
 from streams.kafka.subscriber import AgentSubscriber, adoptable
 
@@ -28,11 +30,8 @@ class Consumer:
         self.committed.append(offsets)
 
 
-async def test_a_commit_that_was_given_up_does_not_end_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
-    consumer = Consumer()
-    done = iter([3, 5])
-    handler: Any = SimpleNamespace(commit_of=lambda *_: (next(done), "said"))
-    subscriber = AgentSubscriber(
+def a_subscriber(handler: Any) -> AgentSubscriber:
+    return AgentSubscriber(
         KafkaBroker("127.0.0.1:1"),
         Connection.plaintext("127.0.0.1:1"),
         group="app.reader",
@@ -42,6 +41,13 @@ async def test_a_commit_that_was_given_up_does_not_end_the_next(monkeypatch: pyt
         drain_seconds=1,
         session_timeout_ms=10_000,
     )
+
+
+async def test_a_commit_that_was_given_up_does_not_end_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    consumer = Consumer()
+    done = iter([3, 5])
+    handler: Any = SimpleNamespace(commit_of=lambda *_: (next(done), "said"))
+    subscriber = a_subscriber(handler)
     monkeypatch.setattr(AgentSubscriber, "consumer", property(lambda _: consumer))
     subscriber._owned = {TopicPartition(*PLACE)}
     subscriber.commit_soon([PLACE])
@@ -67,3 +73,21 @@ def test_partitions_of_one_number_are_adopted_together_or_not_at_all() -> None:
     assert adoptable(assigned, assigned[1:], starts, starts) == {tasks[1], results[1]}
     assert adoptable(assigned, assigned, {}, starts) == set(assigned)
     assert adoptable(assigned, [], starts, starts) == set()
+
+
+async def test_positions_are_not_asked_for_in_a_membership_that_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    subscriber = a_subscriber(SimpleNamespace())
+    monkeypatch.setattr(AgentSubscriber, "consumer", property(lambda _: None))
+    monkeypatch.setattr(subscriber_module, "RETRY_PAUSE", 0)
+    generations = iter([5, 5, 5, -1])
+    monkeypatch.setattr(subscriber_module, "generation_of", lambda _: next(generations))
+
+    async def refused(_assigned: set[TopicPartition]) -> Any:
+        raise CommitFailedError("moved on")
+
+    monkeypatch.setattr(subscriber, "_positions", refused)
+    with pytest.raises(CommitFailedError):
+        await subscriber._positions_at_last({TopicPartition(*PLACE)})
+    assert list(generations) == []
