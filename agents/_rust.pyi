@@ -1,8 +1,9 @@
 # What Python may know of the Rust machine; `agents/tests/test_machine.py` keeps it equal to the extension,
 # whose own docstrings say what everything means.
+from collections.abc import Iterable
 from typing import Literal, TypeAlias, final
 
-__all__ = ["AgentRuntime", "Turn"]
+__all__ = ["AgentRuntime", "Turn", "read_event", "record_digest", "run_id", "uuid_of"]
 
 _Budget: TypeAlias = tuple[int | None, int | None, int | None]
 
@@ -73,3 +74,30 @@ class Turn:
     def resume(self) -> list[int]: ...
     @property
     def wake_at(self) -> int | None: ...
+
+def record_digest(
+    key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]
+) -> str: ...
+def run_id(prefix: bytes, *identity: str) -> str: ...
+def uuid_of(name: str) -> str: ...
+def read_event(
+    headers: Iterable[tuple[str, bytes | None]],
+) -> (
+    tuple[
+        str,
+        str,
+        str,
+        str | None,
+        str | None,
+        str | None,
+        str | None,
+        str | None,
+        str | None,
+        str | None,
+        str | None,
+        str | None,
+        str | None,
+        str | None,
+    ]
+    | None
+): ...

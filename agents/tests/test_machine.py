@@ -205,7 +205,7 @@ def test_absurd_limits_are_refused_by_name(limits: dict[str, int]) -> None:
 
 def test_the_stub_and_the_extension_agree() -> None:
     stub = ast.parse((Path(_rust.__file__).parent / "_rust.pyi").read_text())
-    written = {
+    written: dict[str, dict[str, list[str]] | list[str]] = {
         node.name: {
             item.name: [argument.arg for argument in (*item.args.args, *item.args.kwonlyargs)][1:]
             for item in node.body
@@ -214,20 +214,24 @@ def test_the_stub_and_the_extension_agree() -> None:
         for node in stub.body
         if isinstance(node, ast.ClassDef)
     }
+    for node in stub.body:
+        if isinstance(node, ast.FunctionDef):
+            written[node.name] = [it.arg for it in (*node.args.args, node.args.vararg) if it is not None]
 
     def parameters(found: object) -> list[str]:
         if not callable(found):
             return []
         return [name for name in inspect.signature(found).parameters if name != "self"]
 
-    real = {
-        name: {
+    def members(kind: type) -> dict[str, list[str]]:
+        return {
             attribute: parameters(AgentRuntime if attribute == "__new__" else found)
-            for attribute, found in vars(getattr(_rust, name)).items()
+            for attribute, found in vars(kind).items()
             if attribute == "__new__" or not attribute.startswith("__")
         }
-        for name in _rust.__all__
-    }
+
+    known = {name: getattr(_rust, name) for name in _rust.__all__}
+    real = {name: members(it) if isinstance(it, type) else parameters(it) for name, it in known.items()}
     assert real == written
 
 

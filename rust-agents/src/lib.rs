@@ -90,6 +90,10 @@
 
 mod agent_runtime;
 #[cfg(feature = "python")]
+mod digests;
+#[cfg(feature = "python")]
+mod headers;
+#[cfg(feature = "python")]
 mod python_bindings;
 
 pub use agent_runtime::AgentRuntime;

@@ -11,17 +11,113 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
+use crate::headers::Header;
 use crate::{
     Amount, Ask, Assigned, Budget, Failure, Identity, Input, Lane, Limits, Misuse, Offer, Place,
     Seen, Spent,
 };
+use crate::{digests, headers};
 
 #[pymodule]
 mod _rust {
     #[pymodule_export]
-    use super::{AgentRuntime, Turn};
+    use super::{AgentRuntime, Turn, read_event, record_digest, run_id, uuid_of};
+}
+
+/// Hash a record's exact key, value and headers: `streams.envelope.record_digest` says how.
+///
+/// Args:
+///     key: Of the record, or None.
+///     value: Of the record, or None.
+///     headers: Names and values.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+///     ValueError: A part has four gigabytes or more.
+#[pyfunction]
+fn record_digest(
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &Bound<'_, PyAny>,
+) -> PyResult<String> {
+    let held = held(headers)?;
+    digests::record_digest(key, value, &parts_of(&held)?).ok_or_else(too_large)
+}
+
+/// Name a run: `streams.envelope.run_id` says how.
+///
+/// Args:
+///     prefix: What the run is of: the first parts of what is hashed.
+///     identity: What it answers, as texts.
+///
+/// Raises:
+///     ValueError: A part has four gigabytes or more.
+#[pyfunction]
+#[pyo3(signature = (prefix, *identity))]
+fn run_id(prefix: &[u8], identity: &Bound<'_, PyTuple>) -> PyResult<String> {
+    let held: Vec<Bound<'_, PyString>> =
+        identity.iter().map(|it| Ok(it.cast_into()?)).collect::<PyResult<_>>()?;
+    let parts: Vec<&str> = held.iter().map(|it| it.to_str()).collect::<PyResult<_>>()?;
+    digests::run_id(prefix, &parts).ok_or_else(too_large)
+}
+
+/// Make a UUIDv8 (RFC 9562) of a name's hash: `streams.envelope.result_id` says what for.
+#[pyfunction]
+fn uuid_of(name: &str) -> String {
+    digests::uuid_of(name)
+}
+
+/// Read the headers of a whole event in which nothing is odd; None for all others.
+///
+/// Args:
+///     headers: Names and values.
+///
+/// Returns:
+///     ce_id, ce_source, ce_type, ce_correlationid, ce_workflow, ce_pass, ce_status, ce_deadline,
+///     ce_hops, ce_llm, traceparent, tracestate, ce_rounds, ce_budget: each as text, or None where it
+///     is absent. The first three are there and not empty; no other is looked into.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+#[pyfunction]
+fn read_event<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyTuple>>> {
+    let held = held(headers)?;
+    let Some(attributes) = headers::read(&parts_of(&held)?) else {
+        return Ok(None);
+    };
+    let py = headers.py();
+    // A root event's id, workflow and round are one text, and one object.
+    let [first, ..] = attributes;
+    let id = first.map(|text| PyString::new(py, text));
+    let texts = attributes
+        .map(|it| if it == first { id.clone() } else { it.map(|text| PyString::new(py, text)) });
+    PyTuple::new(py, texts).map(Some)
+}
+
+type Held<'py> = (Bound<'py, PyString>, Option<Bound<'py, PyBytes>>);
+
+fn held<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Vec<Held<'py>>> {
+    let mut held = Vec::with_capacity(16);
+    for header in headers.try_iter()? {
+        let header = header?;
+        let header = header.cast::<PyTuple>()?;
+        let value = header.get_item(1)?;
+        let value = if value.is_none() { None } else { Some(value.cast_into::<PyBytes>()?) };
+        held.push((header.get_item(0)?.cast_into::<PyString>()?, value));
+    }
+    Ok(held)
+}
+
+fn parts_of<'a>(held: &'a [Held<'_>]) -> PyResult<Vec<Header<'a>>> {
+    held.iter()
+        .map(|(name, value)| Ok((name.to_str()?, value.as_ref().map(PyBytesMethods::as_bytes))))
+        .collect()
+}
+
+fn too_large() -> PyErr {
+    PyValueError::new_err("a part has four gigabytes or more")
 }
 
 /// The scheduling machine of one agent: synchronous, no I/O, no clock, no payloads.

@@ -1,0 +1,79 @@
+//! The digests exist so that naming a run and proving what it answered takes a small part of the time
+//! Python needs; `streams/envelope.py` says what they mean, and holds the same definitions once more.
+//!
+//! Not part of the machine, which sees no payload and depends on `std` alone: only Python has these.
+
+use sha2::{Digest, Sha256};
+
+use crate::headers::Header;
+
+/// The length no part has: what is absent.
+const ABSENT: u32 = u32::MAX;
+const HEXADECIMAL: [char; 16] =
+    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
+
+/// Hashes a record's exact key, value and headers. None: a part is larger than a length can say.
+pub(crate) fn record_digest(
+    key: Option<&[u8]>,
+    value: Option<&[u8]>,
+    headers: &[Header<'_>],
+) -> Option<String> {
+    let parts = || [key, value].into_iter().chain(headers.iter().map(|(_, value)| *value));
+    let names = || headers.iter().map(|(name, _)| name.as_bytes());
+    let bytes = parts().flatten().chain(names()).map(<[u8]>::len).sum::<usize>();
+    let mut exact = Vec::with_capacity(bytes + 8 * headers.len() + 32);
+    exact.extend_from_slice(b"callboard-record-v1");
+    for part in parts() {
+        exact.extend_from_slice(&part.map_or(Some(ABSENT), size)?.to_be_bytes());
+    }
+    for name in names() {
+        exact.extend_from_slice(&size(name)?.to_be_bytes());
+    }
+    parts().flatten().chain(names()).for_each(|part| exact.extend_from_slice(part));
+    Some(hash(&exact))
+}
+
+/// Names a run: what it is of, which the caller has prefixed, and what it answers.
+pub(crate) fn run_id(prefix: &[u8], identity: &[&str]) -> Option<String> {
+    let mut exact = Vec::with_capacity(prefix.len() + 256);
+    exact.extend_from_slice(prefix);
+    for part in identity {
+        exact.extend_from_slice(&size(part.as_bytes())?.to_be_bytes());
+        exact.extend_from_slice(part.as_bytes());
+    }
+    Some(hash(&exact))
+}
+
+/// Makes a `UUIDv8` (RFC 9562) of a name's hash.
+pub(crate) fn uuid_of(name: &str) -> String {
+    let digest = Sha256::digest(name);
+    let mut text = String::with_capacity(36);
+    for (index, byte) in digest.iter().take(16).enumerate() {
+        if matches!(index, 4 | 6 | 8 | 10) {
+            text.push('-');
+        }
+        let byte = match index {
+            6 => byte & 0x0f | 0x80,
+            8 => byte & 0x3f | 0x80,
+            _ => *byte,
+        };
+        push(byte, &mut text);
+    }
+    text
+}
+
+fn size(part: &[u8]) -> Option<u32> {
+    u32::try_from(part.len()).ok().filter(|size| *size != ABSENT)
+}
+
+fn hash(exact: &[u8]) -> String {
+    let mut text = String::with_capacity(64);
+    Sha256::digest(exact).iter().for_each(|byte| push(*byte, &mut text));
+    text
+}
+
+fn push(byte: u8, text: &mut String) {
+    for digit in [byte >> 4, byte & 0x0f] {
+        text.extend(HEXADECIMAL.get(usize::from(digit)));
+    }
+}
