@@ -3,7 +3,7 @@
 Never publishes. Whatever an agent returns or raises, what comes out fits into one record.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +14,7 @@ from agents.core.workflow import Back
 from streams import envelope as envelopes
 from streams import rounds
 from streams.dead_letters import Letter
-from streams.envelope import RESULT, Envelope, Headers, Record
+from streams.envelope import Headers, Record
 from streams.payloads import BackPayload, ResultPayload, ResultWriter, RootValue
 from streams.topics import MAX_RECORD_BYTES
 from streams.work import NO_SUCCESS, Part, Work, failed, parse, parse_task
@@ -177,26 +177,16 @@ class Answers:
         return work.workflow.way_back(self._agent.name, result.verdict)
 
     def _headers(self, work: Work, status: AgentStatus) -> Headers:
-        given = work.envelope
-        answered: list[Work | Part] = [*work.parts.values()] if work.parts else [work]
-        return envelopes.encode(
-            Envelope(
-                envelopes.result_id(work.run),
-                self._source,
-                RESULT,
-                given.workflow_id,
-                given.workflow,
-                given.round,
-                status.value,
-                given.deadline,
-                None if given.hops is None else max(0, given.hops - 1),
-                "off" if self._evidence_only else given.llm,
-                envelopes.next_traceparent(given.traceparent, work.run),
-                given.tracestate,
-                given.rounds,
-                None if given.budget is None else given.budget.minus(work.spent),
-            ),
+        given, parts = work.envelope, work.parts
+        answered: Iterable[Work | Part] = parts.values() if parts else (work,)
+        return envelopes.answer(
+            given,
+            work.run,
+            source=self._source,
             causes=[(it.envelope.id, envelopes.record_digest(it.record)) for it in answered],
+            status=status.value,
+            budget=None if given.budget is None else given.budget.minus(work.spent),
+            llm="off" if self._evidence_only else given.llm,
         )
 
 

@@ -6,7 +6,6 @@ is the oracle of our tests. Never looks into a record's value.
 
 import os
 import re
-import struct
 import time
 import uuid
 from collections.abc import Sequence
@@ -14,9 +13,9 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
-from hashlib import sha256
 from typing import Protocol
 
+from agents import _rust
 from agents.core.budget import Budget
 from agents.core.errors import InvalidInputError
 
@@ -41,12 +40,7 @@ COMMON = {
     for kind, schema in SCHEMAS.items()
 }
 
-# Types by the bytes that name them, and what the header content-type says of an event in binary mode.
-KINDS: dict[bytes | None, str] = {kind.encode(): kind for kind in SCHEMAS}
-PLAIN = frozenset({None, b"application/json"})
-
 KEPT = frozenset({"ce_id", "ce_source", "ce_correlationid", "ce_workflow", "ce_pass", "ce_rounds", "ce_llm"})
-NO_BYTES = 0xFFFFFFFF
 
 # The headers whose text is read; an event may have any others.
 READ = frozenset(
@@ -68,7 +62,6 @@ MAX_READ_BYTES = 4_096
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
 MAX_TRACESTATE_BYTES = 512
 HOPS_DIGITS = 5  # fewer: up to 9,999 hops
-VARIANT = dict(zip("0123456789abcdef", "89ab" * 4, strict=True))  # RFC 9562: two bits of a hexadecimal digit
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Headers = list[tuple[str, bytes]]
@@ -145,31 +138,9 @@ def record_digest(record: Record) -> str:
     """Hash a record's exact key, headers and value; hexadecimal SHA-256.
 
     The lengths of all parts come first, so no two different records hash the same bytes; an absent key or
-    value has a length that no part can have.
+    value has a length that no part can have. The tests have it in Python.
     """
-    names, values = zip(*record.headers, strict=True) if record.headers else ((), ())
-    parts = (record.key, record.value, *values)
-    try:
-        sizes = list(map(len, parts))
-    except TypeError:  # something is absent, which is rare: asking each part would cost every record
-        sizes = [NO_BYTES if part is None else len(part) for part in parts]
-        parts = tuple(filter(None, parts))
-    name_sizes, name_bytes = _names(names)
-    lengths = _integers(len(sizes)).pack(*sizes)
-    exact = b"".join((b"callboard-record-v1", lengths, name_sizes, *parts, name_bytes))
-    return sha256(exact).hexdigest()
-
-
-@lru_cache(1_000)  # bounded: others choose what headers they send
-def _names(names: tuple[str, ...]) -> tuple[bytes, bytes]:
-    """Give the sizes and the bytes of header names; most records have those of the one before."""
-    encoded = [name.encode() for name in names]  # sizes are of bytes: else two could hash the same
-    return _integers(len(encoded)).pack(*map(len, encoded)), b"".join(encoded)
-
-
-@lru_cache(1_000)
-def _integers(count: int) -> struct.Struct:
-    return struct.Struct(f">{count}I")
+    return _rust.record_digest(record.key, record.value, record.headers)
 
 
 def decode(record: Record) -> Envelope:
@@ -187,63 +158,52 @@ def decode(record: Record) -> Envelope:
 
 def _usual(record: Record) -> Envelope | None:
     """Read a whole event in which nothing is odd, or nothing at all."""
-    headers = record.headers
-    raw = dict(headers)
-    known = raw.get
-    kind, identity, source = KINDS.get(known("ce_type")), known("ce_id"), known("ce_source")
-    if (
-        kind is None
-        or not identity
-        or not source
-        or known("ce_specversion") != b"1.0"
-        or known("content-type") not in PLAIN
-        or len(raw) != len(headers)
-    ):
+    read = _rust.read_event(record.headers)
+    if read is None:
         return None
-    flow, workflow, round_ = known("ce_correlationid"), known("ce_workflow"), known("ce_pass")
-    status, deadline, hops, llm = known("ce_status"), known("ce_deadline"), known("ce_hops"), known("ce_llm")
-    rounds, budget = known("ce_rounds"), known("ce_budget")
-    read = (
-        kind.encode(),
+    (
         identity,
         source,
+        kind,
         flow,
         workflow,
         round_,
-        rounds,
         status,
         deadline,
         hops,
-        budget,
         llm,
-    )
-    if len(b"1.0".join(filter(None, read))) > MAX_READ_BYTES:
+        trace,
+        state,
+        rounds,
+        budget,
+    ) = read
+    if kind not in SCHEMAS:
         return None
     until: datetime | None = None
     try:
         if deadline is not None:
-            until = datetime.fromisoformat(deadline.decode())
+            until = datetime.fromisoformat(deadline)
             if until.tzinfo is None:
                 return None
-        if hops is not None and not (hops.isdigit() and len(hops) < HOPS_DIGITS):
+        if hops is not None and not (hops.isascii() and hops.isdigit() and len(hops) < HOPS_DIGITS):
             return None
-        trace, state = _trace(raw) if "traceparent" in raw else (None, None)
-        name = identity.decode()
+        if trace is not None:
+            trace, state = _trace(dict(record.headers))
         return Envelope(
-            name,
-            source.decode(),
+            identity,
+            source,
             kind,
-            name if not flow or flow == identity else flow.decode(),  # a root event's: one text for all
-            workflow.decode() if workflow else None,
-            name if round_ == identity else round_.decode() if round_ else None,
-            status.decode() if status else None,
+            flow or identity,
+            workflow or None,
+            round_ or None,
+            status or None,
             until,
             None if hops is None else int(hops),
-            None if llm is None else llm.decode(),
+            llm,
             trace,
-            state,
-            rounds.decode() if rounds else None,
-            None if budget is None else Budget.parse(budget.decode()),
+            state if trace is not None else None,
+            rounds or None,
+            None if budget is None else Budget.parse(budget),
         )
     except ValueError:
         return None
@@ -348,18 +308,76 @@ def fallback(record: Record) -> Envelope:
     )
 
 
-def encode(  # noqa: C901 (one line per header that may be absent)
-    envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()
-) -> Headers:
+def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> Headers:
     """Make the headers of an event that is about to be published.
 
     Args:
         envelope: What the event is.
         causes: Identity and record digest of every event this one answers.
     """
-    headers: Headers = [
-        *_common(envelope.type, envelope.source),
-        ("ce_id", envelope.id.encode()),
+    return _written(
+        _common(envelope.type, envelope.source),
+        envelope.id,
+        envelope,
+        causes,
+        envelope.status,
+        envelope.hops,
+        envelope.budget,
+        envelope.llm,
+        envelope.traceparent,
+    )
+
+
+def answer(  # noqa: PLR0913 (what differs from the answered event, keyword-only)
+    given: Envelope,
+    run: str,
+    *,
+    source: str,
+    causes: Sequence[tuple[str, str]],
+    status: str,
+    budget: Budget | None,
+    llm: str | None,
+) -> Headers:
+    """Make the headers of a run's result: those of what it answers, but for what is told here.
+
+    The same as `encode` makes of an envelope, with none made: there is one result for every event.
+
+    Args:
+        given: What the run answers.
+        run: Its id.
+        source: Who says so.
+        causes: As in `encode`.
+        status: How it ended.
+        budget: What is left.
+        llm: As in `Envelope`.
+    """
+    return _written(
+        _common(RESULT, source),
+        result_id(run),
+        given,
+        causes,
+        status,
+        None if given.hops is None else max(0, given.hops - 1),
+        budget,
+        llm,
+        next_traceparent(given.traceparent, run),
+    )
+
+
+def _written(  # noqa: C901, PLR0913, PLR0917 (one line per header that may be absent)
+    common: Headers,
+    identity: str,
+    envelope: Envelope,
+    causes: Sequence[tuple[str, str]],
+    status: str | None,
+    hops: int | None,
+    budget: Budget | None,
+    llm: str | None,
+    traceparent: str | None,
+) -> Headers:
+    headers = [
+        *common,
+        ("ce_id", identity.encode()),
         ("ce_time", now().encode()),
         ("ce_correlationid", envelope.workflow_id.encode()),
     ]
@@ -370,20 +388,21 @@ def encode(  # noqa: C901 (one line per header that may be absent)
     if envelope.rounds is not None:
         headers.append(("ce_rounds", envelope.rounds.encode()))
     if causes:
-        headers.append(("ce_causationid", ",".join([cause for cause, _ in causes]).encode()))
-        headers.append(("ce_causedigest", ",".join([digest for _, digest in causes]).encode()))
-    if envelope.status is not None:
-        headers.append(("ce_status", envelope.status.encode()))
+        ids, digests = causes[0] if len(causes) == 1 else map(",".join, zip(*causes, strict=True))
+        headers.append(("ce_causationid", ids.encode()))
+        headers.append(("ce_causedigest", digests.encode()))
+    if status is not None:
+        headers.append(("ce_status", status.encode()))
     if envelope.deadline is not None:
         headers.append(("ce_deadline", envelope.deadline.isoformat().encode()))
-    if envelope.hops is not None:
-        headers.append(("ce_hops", str(envelope.hops).encode()))
-    if envelope.budget is not None:
-        headers.append(("ce_budget", envelope.budget.format().encode()))
-    if envelope.llm is not None:
-        headers.append(("ce_llm", envelope.llm.encode()))
-    if envelope.traceparent is not None:
-        headers.append(("traceparent", envelope.traceparent.encode()))
+    if hops is not None:
+        headers.append(("ce_hops", str(hops).encode()))
+    if budget is not None:
+        headers.append(("ce_budget", budget.format().encode()))
+    if llm is not None:
+        headers.append(("ce_llm", llm.encode()))
+    if traceparent is not None:
+        headers.append(("traceparent", traceparent.encode()))
     if envelope.tracestate is not None:
         headers.append(("tracestate", envelope.tracestate.encode()))
     return headers
@@ -435,11 +454,7 @@ def task_time(identity: str) -> int | None:
 
 def run_id(app: str, agent: str, *identity: str) -> str:
     """Name a run: SHA-256 over app, agent and what it answers, length-prefixed; the same after a restart."""
-    exact = [_prefixed("callboard-run-v1", app, agent)]
-    for part in identity:
-        data = part.encode()
-        exact += len(data).to_bytes(4, "big"), data
-    return sha256(b"".join(exact)).hexdigest()
+    return _rust.run_id(_prefixed("callboard-run-v1", app, agent), *identity)
 
 
 @lru_cache(1_000)
@@ -454,8 +469,7 @@ def _sized(part: str) -> bytes:
 
 def result_id(run: str, outcome: int = 1) -> str:
     """Name a run's result: a UUIDv8 (RFC 9562) of its hash, so a repeated publish has the same id."""
-    text = sha256(f"{run}/{outcome}".encode()).hexdigest()
-    return f"{text[:8]}-{text[8:12]}-8{text[13:16]}-{VARIANT[text[16]]}{text[17:20]}-{text[20:32]}"
+    return _rust.uuid_of(f"{run}/{outcome}")
 
 
 def first_round(envelope: Envelope) -> str:

@@ -4,6 +4,7 @@ import hashlib
 import time
 import uuid
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agents.core.budget import Budget
 from agents.core.errors import InvalidInputError
 from streams import envelope as envelopes
 from streams.envelope import (
@@ -23,6 +25,7 @@ from streams.envelope import (
     EnvelopeError,
     _careful,
     _usual,
+    answer,
     decode,
     encode,
     fallback,
@@ -401,6 +404,9 @@ def test_parts_of_a_run_id_cannot_be_shifted() -> None:
 
 # Digests of records
 
+RUN = "0123456789abcdef" * 4
+WORDS = st.none() | st.text(max_size=5)
+BUDGETS = st.sampled_from([None, Budget(), Budget(calls=2, tokens=30)])
 BYTES = st.none() | st.binary(max_size=3)
 HEADERS = st.lists(st.tuples(st.text("aé", max_size=2), BYTES), max_size=3)
 RECORDS = st.builds(
@@ -533,9 +539,49 @@ def test_what_callboard_itself_publishes_goes_the_quick_way() -> None:
     assert _usual(record(*encode(Envelope("i", "/s", TASK, "w")))) == Envelope("i", "/s", TASK, "w")
 
 
-# Traces
+# The quick way of writing a result against the general one
 
-RUN = "0123456789abcdef" * 4
+
+@given(
+    st.builds(
+        Envelope,
+        *[st.text(min_size=1, max_size=5)] * 4,
+        workflow=WORDS,
+        round=WORDS,
+        status=WORDS,
+        deadline=st.none() | st.datetimes(timezones=st.just(UTC)),
+        hops=st.none() | st.integers(0, 9),
+        llm=WORDS,
+        traceparent=st.sampled_from([None, TRACE]),
+        tracestate=WORDS,
+        rounds=WORDS,
+        budget=BUDGETS,
+    ),
+    st.lists(st.tuples(st.text(max_size=5), st.text(max_size=5)), max_size=3),
+    BUDGETS,
+    WORDS,
+)
+def test_an_answer_is_the_envelope_it_would_have(
+    it: Envelope, causes: list[tuple[str, str]], left: Budget | None, llm: str | None
+) -> None:
+    whole = replace(
+        it,
+        id=result_id(RUN),
+        source="/here",
+        type=RESULT,
+        status="completed",
+        hops=None if it.hops is None else max(0, it.hops - 1),
+        budget=left,
+        llm=llm,
+        traceparent=next_traceparent(it.traceparent, RUN),
+    )
+    answered = answer(it, RUN, source="/here", causes=causes, status="completed", budget=left, llm=llm)
+    assert [header for header in answered if header[0] != "ce_time"] == [
+        header for header in encode(whole, causes=causes) if header[0] != "ce_time"
+    ]
+
+
+# Traces
 
 
 def test_a_trace_is_continued_or_begun() -> None:
