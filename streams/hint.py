@@ -22,8 +22,8 @@ class Hint:
 
     Attributes:
         cluster: Id of the cluster the offsets are of.
-        starts: Members that began since the last orderly end, the present one included; 0: none.
-            What all but the last of them died of may come again.
+        starts: Members that began and did not give the partition up in an orderly way, the present one
+            included, since somebody got past what they died of; 0: none.
         until: While several began in vain, the record they died of is below this offset.
         reach: One after the highest offset the present member started.
         done: Finished offsets above the committed one, as the runtime encodes them.
@@ -67,7 +67,7 @@ def begin(before: Hint, position: int, *, slots: int) -> Hint:
         slots: Runs at the same time.
     """
     last = max(before.reach, position) + slots
-    until = last if before.starts <= 1 else min(before.until, last)
+    until = min(before.until, last) if before.until else last
     if before.starts and position < until:
         return Hint(before.cluster, before.starts + 1, until, position, before.done)
     return Hint(before.cluster, 1, 0, position, before.done)
@@ -94,13 +94,14 @@ def isolates(hint: Hint, begun: frozenset[int]) -> bool:
 
 
 def end(hint: Hint) -> Hint:
-    """Tell what is committed when a member stops in an orderly way: nobody died."""
-    return Hint(hint.cluster, 0, 0, hint.reach, hint.done)
+    """Tell what is committed when a member gives a partition up in an orderly way: it did not die.
 
-
-def go_on_counting(hint: Hint) -> Hint:
-    """Tell what is committed when a partition comes straight back: nobody died."""
-    return Hint(hint.cluster, max(1, hint.starts), hint.until, hint.reach, hint.done)
+    What others died of before it is not cleared by that: it may not have come to it.
+    """
+    deaths = max(0, hint.starts - 1)
+    return Hint(
+        hint.cluster, deaths, hint.until if deaths else 0, hint.until if deaths else hint.reach, hint.done
+    )
 
 
 def go_on(hint: Hint, offset: int, *, reach: int, done: bytes) -> Hint:

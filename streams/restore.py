@@ -20,6 +20,7 @@ from streams.work import RunHistory
 # The broker stamps every record, and the brokers' clocks differ. Topics an operator made may be stamped by
 # producers, whose clocks differ more.
 CLOCK_SKEW_MS = 60_000
+LOG_APPEND_TIME = 1  # Kafka's number for a time that the broker stamped
 # How far back a second copy of an event is recognised after a restart.
 WINDOW = 2_000
 
@@ -154,8 +155,15 @@ class Past:
         found: dict[int, int] = {}
         for record in records:
             known = self._since.get(record.partition)
-            if known is None or max(0, record.timestamp - CLOCK_SKEW_MS // 2) < known:
-                since = max(0, record.timestamp - CLOCK_SKEW_MS)
+            # A producer's clock may be anywhere, and what is looked for before is not found after: where it
+            # stamped the record, everything is read.
+            at = (
+                record.timestamp
+                if getattr(record, "timestamp_type", LOG_APPEND_TIME) == LOG_APPEND_TIME
+                else 0
+            )
+            if known is None or max(0, at - CLOCK_SKEW_MS // 2) < known:
+                since = max(0, at - CLOCK_SKEW_MS)
                 found[record.partition] = min(since, found.get(record.partition, since))
         return found
 

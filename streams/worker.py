@@ -245,10 +245,10 @@ class AgentWorker:
         """Let runs end, as far as they do in time, and commit."""
         self._assigned.clear()
         self.runtime.revoke()
-        self._orderly = await self.runtime.drain(self._drain_seconds)
-        if self._orderly:
-            self._membership.commit_soon(self._hints)
-        else:
+        drained = await self.runtime.drain(self._drain_seconds)
+        self._orderly = True
+        self._membership.commit_soon(self._hints)
+        if not drained:
             log.warning("some runs did not end before their partitions went", agent=self.agent.name)
         try:
             async with asyncio.timeout(COMMIT_SECONDS):
@@ -259,9 +259,10 @@ class AgentWorker:
 
     def metadata_at(self, position: Position) -> str:
         """Count that a worker begins on a partition, before anything of it is begun."""
+        known = self._hints.get((position.topic, position.partition))
+        if position.adopt and known is not None:
+            return known.text()  # it came straight back: the same member goes on
         before = hint.read(position.metadata, self._cluster)
-        if position.adopt:
-            return hint.go_on_counting(before).text()
         return hint.begin(before, position.offset, slots=self.agent.config.concurrency).text()
 
     async def on_assigned(self, positions: Sequence[Position], epoch: int) -> None:

@@ -1,6 +1,7 @@
 """What a worker does when runs fail, processes die and events come twice."""
 
 import asyncio
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -375,6 +376,24 @@ async def test_a_step_whose_worker_was_frozen_before_it_happened_waits_to_know()
     assert (happened, world.results()) == ([], [])
 
 
+async def test_a_stop_with_runs_that_do_not_end_in_time_is_no_death() -> None:
+    world = await a_world()
+    world.agent.hold = asyncio.Event()
+    await world.give(event(0))
+    await world.worker.stop()
+    assert hint.read(world.membership.metadata["tasks.reader", 0], CLUSTER).starts == 0
+
+
+async def test_what_a_producer_stamped_is_looked_for_from_the_beginning() -> None:
+    @dataclass(frozen=True)
+    class Stamped(FakeRecord):
+        timestamp_type: int = 0
+
+    world = await a_world()
+    await world.give(Stamped(**vars(event(0)) | {"timestamp": TIME + 10**9}))
+    assert world.asked == [{0: 0}]
+
+
 # Duplicates
 
 
@@ -396,7 +415,7 @@ async def test_the_window_is_read_once() -> None:
         asked.append(dict(before))
         return await restore(since, before)
 
-    world.worker._restore = watched  # type: ignore[assignment]
+    world.worker._restore = watched
     await world.give(event(0))
     await world.give(event(1))
     assert asked == [{("tasks.reader", 0): 0}]
@@ -494,8 +513,7 @@ async def test_a_budget_is_split_among_followers_and_what_is_left_goes_on() -> N
     left: list[Any] = []
 
     async def answer(value: Any) -> Any:
-        allowance = current_task().allowance
-        assert allowance is not None
+        allowance: Any = current_task().allowance
         left.append(allowance.left)
         number = await allowance.reserve(100)
         allowance.settle(number, Spent(1, 20, 10))

@@ -1210,7 +1210,7 @@ async def test_stopping_drains_commits_and_cancels_what_is_left() -> None:
     await world.give(task(0))
     await world.worker.stop()
     assert world.membership.commits_now == 1
-    assert (world.results(), world.committed()) == ([], None)
+    assert (world.results(), world.committed()) == ([], 0)
 
 
 async def test_stopping_gives_up_committing(monkeypatch: pytest.MonkeyPatch) -> None:
