@@ -338,8 +338,12 @@ async def test_the_second_attempt_finds_the_answers_of_the_first() -> None:
     happened: list[str] = []
     errors = [ConnectionError("gone")]
 
+    def act() -> str:
+        happened.append("once")
+        return "said"
+
     async def answer(_: Any) -> Any:
-        said = await world.agent.step("act", lambda: happened.append("once") or "said")
+        said = await world.agent.step("act", act)
         if errors:
             raise errors.pop()
         return said

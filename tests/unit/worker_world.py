@@ -282,9 +282,7 @@ class World:
             for n in partitions
         }
 
-    async def records(
-        self, places: Iterable[tuple[str, int, int]]
-    ) -> dict[tuple[str, int, int], FakeRecord]:
+    async def records(self, places: Iterable[tuple[str, int, int]]) -> dict[tuple[str, int, int], FakeRecord]:
         return {place: record for place in places if (record := await self.record(*place)) is not None}
 
     async def record(self, topic: str, partition: int, offset: int) -> FakeRecord | None:
