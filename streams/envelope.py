@@ -420,15 +420,18 @@ def now() -> str:
 
 
 class _Clock:
-    """Formats a moment once, however many events of that millisecond ask."""
+    """Formats a moment once, however many events of that millisecond ask, and a second's date once."""
 
     def __init__(self) -> None:
         self._at, self._text = -1, ""
+        self._second, self._begin = -1, ""
 
     def text(self, milliseconds: int) -> str:
         if milliseconds != self._at:
-            moment = datetime.fromtimestamp(milliseconds / 1000, UTC)
-            self._at, self._text = milliseconds, f"{moment.isoformat(timespec='milliseconds')[:-6]}Z"
+            second, rest = divmod(milliseconds, 1000)
+            if second != self._second:
+                self._second, self._begin = second, datetime.fromtimestamp(second, UTC).isoformat()[:-6]
+            self._at, self._text = milliseconds, f"{self._begin}.{rest:03}Z"
         return self._text
 
 
