@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -292,6 +292,7 @@ class AgentWorker:
         }
         self._stuck = {n: why for n, why in self._stuck.items() if n in kept}
         self._again.clear()
+        self._begin_only(kept)
         if self.router.joins:
             self._joining.assign(self._owned, kept)
         if self._stops:
@@ -559,23 +560,23 @@ class AgentWorker:
         """Offer what fired, in the order in which the log says it did: two of one key run in that order."""
         while self._to_begin:
             await self._assigned.wait()  # in between, what is offered is dropped
-            epoch, firings = self._epoch, self._to_begin
-            self._to_begin = []
+            epoch, firings = self._epoch, list(self._to_begin)
             try:
-                if not await self._offer_joins(firings, epoch):
-                    # A rebalance came while we read. Whether they are still to be run, the log knows.
-                    self._to_begin = [it for it in firings if it.partition in self._owned] + self._to_begin
-                    for lost in (it for it in firings if it.partition not in self._owned):
-                        self._firing.pop((lost.partition, lost.key), None)
+                if await self._offer_joins(firings, epoch):
+                    del self._to_begin[: len(firings)]
             except (PublishError, ConfigurationError) as error:
                 log.warning("parts of joins cannot be read, trying again", error=str(error) or repr(error))
-                self._to_begin = firings + self._to_begin
                 await asyncio.sleep(RETRY_PAUSE)
             except Exception:
                 # What it may be, these and all later joins would wait in silence until the process ends.
                 log.exception("joins cannot begin, trying again", agent=self.agent.name)
-                self._to_begin = firings + self._to_begin
                 await asyncio.sleep(RETRY_PAUSE)
+
+    def _begin_only(self, partitions: Collection[int]) -> None:
+        """Forget what fired elsewhere and was not offered: whoever owns those partitions next reads the log."""
+        for lost in (it for it in self._to_begin if it.partition not in partitions):
+            self._firing.pop((lost.partition, lost.key), None)
+        self._to_begin = [it for it in self._to_begin if it.partition in partitions]
 
     async def _offer_joins(self, firings: Sequence[Firing], epoch: int) -> bool:
         """Read what the parts said, and offer them; false if partitions may have been lost meanwhile."""
@@ -593,6 +594,7 @@ class AgentWorker:
                 complete.append((firing, records_of(firing, there)))
             except JoinStateError as error:
                 # Its results were not kept. Said loudly and left as it is: what they said cannot be made up.
+                self._firing.pop((firing.partition, firing.key), None)
                 self._stuck[firing.partition] = str(error)
                 log.error("a join cannot run", agent=self.agent.name, round=firing.key, reason=str(error))  # noqa: TRY400 (no fault of the program)
         parts = [record for _, records in complete for record in records.values()]
@@ -603,6 +605,7 @@ class AgentWorker:
                 self._offer_join(self.router.work_of(firing, records), epoch)
             except Exception as error:
                 # The workflow is another one by now, perhaps. The other joins go on.
+                self._firing.pop((firing.partition, firing.key), None)
                 self._stuck[firing.partition] = f"a join of {firing.key[0]!r} cannot run: {error!r}"
                 log.exception("a join cannot run", agent=self.agent.name, round=firing.key)
         return True

@@ -259,6 +259,51 @@ async def test_a_join_that_fires_during_a_rebalance_is_not_offered_again_and_aga
     assert len(world.results()) == 1
 
 
+async def test_a_join_that_waited_to_begin_when_its_partition_went_runs_when_it_comes_back() -> None:
+    world = await a_joiner()
+    world.agent.hold = asyncio.Event()
+    await world.give(LEFT, RIGHT)
+    await world.assign(7)
+    await settle()
+    world.agent.hold = None
+    world.agent.inputs.clear()
+    record, reads = world.record, asyncio.Event()
+
+    async def slowly(topic: str, partition: int, offset: int) -> FakeRecord | None:
+        await reads.wait()
+        return await record(topic, partition, offset)
+
+    world.record = slowly  # type: ignore[method-assign]
+    await world.assign(0)  # the first is being read, the second waits behind it
+    await settle()
+    await world.give(*(result(name, 1, name, key=b"b", round="id-1") for name in ("left", "right")))
+    await world.worker.on_revoked()
+    await world.assign(7)
+    reads.set()
+    await settle()
+    assert (world.agent.inputs, world.worker.not_ready()) == ([], None)
+    await world.assign(0)
+    await settle()
+    assert world.agent.inputs == [{"left": "L", "right": "R"}, {"left": "left", "right": "right"}]
+
+
+async def test_a_join_that_fires_when_its_partition_is_being_lost_runs_when_it_comes_back() -> None:
+    world = await a_joiner()
+    world.producer.waiting = []
+    await world.give(LEFT, RIGHT)
+    world.worker.runtime.revoke()
+    waiting, world.producer.waiting = world.producer.waiting, None
+    for it in waiting:
+        it.set_result(None)
+    await settle()
+    await world.assign(7)
+    await settle()
+    assert (world.agent.inputs, world.worker.not_ready()) == ([], None)
+    await world.assign(0)
+    await settle()
+    assert world.agent.inputs == [{"left": "L", "right": "R"}]
+
+
 # Starts
 
 
