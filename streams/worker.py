@@ -573,7 +573,7 @@ class AgentWorker:
                 await asyncio.sleep(RETRY_PAUSE)
 
     def _begin_only(self, partitions: Collection[int]) -> None:
-        """Forget what fired elsewhere and was not offered: whoever owns those partitions next reads the log."""
+        """Forget what fired elsewhere and was not offered: whoever owns those partitions reads the log."""
         for lost in (it for it in self._to_begin if it.partition not in partitions):
             self._firing.pop((lost.partition, lost.key), None)
         self._to_begin = [it for it in self._to_begin if it.partition in partitions]
