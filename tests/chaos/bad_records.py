@@ -81,14 +81,13 @@ def shapes(seed: int, number: int) -> list[tuple[Headers, bytes | None]]:
 
 
 def bad_records(agent: str, seed: int, number: int, keys: int) -> Iterator[Letter]:
-    """Give so many bad records for an agent, no two with the same id."""
+    """Give so many bad records for an agent; no two have the same id, but what is no text is no id."""
     chance = random.Random(seed)
     drawn = shapes(seed, min(number, 2_000))
     for count in range(number):
         headers, value = chance.choice(drawn)
-        # However odd an id is, it is its own: records of one id would be one event.
         headers = [
-            (name, it + b"%032x" % chance.getrandbits(128) if name == "ce_id" and it else it)
+            (name, it + b"%032x" % chance.getrandbits(128) if name == "ce_id" and it and _is_text(it) else it)
             for name, it in headers
         ]
         if value and chance.random() < 0.5:
@@ -98,6 +97,14 @@ def bad_records(agent: str, seed: int, number: int, keys: int) -> Iterator[Lette
             value = b"\xff" + (value or b"")
         key = f"bad-{count % keys}".encode()
         yield Letter(agent, key, value, headers, "dead")
+
+
+def _is_text(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
 
 
 def _is_a_task(value: bytes | None) -> bool:

@@ -26,6 +26,7 @@ import sys
 from bisect import bisect_left
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
@@ -131,12 +132,12 @@ class Step:
         """When its answer was in the journal; never: infinity."""
         return min((entry.at for entry in self.entries if entry.state == "completed"), default=NEVER)
 
-    def is_open(self, at: float) -> bool:
-        """Tell whether it was begun, and not answered in the journal, around a moment."""
+    def is_open(self, at: float, process: int | None = None) -> bool:
+        """Tell whether it was begun, by a process, and not answered in the journal, around a moment."""
         for moment_ in (at - SLACK, at + SLACK):
             known = [entry for entry in self.entries if entry.at <= moment_]
             if known and known[-1].state == "started" and self.closed > moment_:
-                return True
+                return process is None or known[-1].instance.endswith(f"-{process}")
         return False
 
     def raced(self, call: Call, moments: list[float]) -> bool:
@@ -339,7 +340,8 @@ def _repeated_results(facts: Facts) -> Iterator[Violation]:
 
 def _repeated_calls(facts: Facts) -> Iterator[Violation]:
     doubtful = 0
-    moments = [event.at for event in facts.history.events if event.disrupts]
+    faults = [event for event in facts.history.events if event.disrupts]
+    moments = [fault.at for fault in faults]
     for (run, number), step in facts.steps.items():
         here = f"run {run[:16]} call {number}"
         late = [call for call in step.calls if call.at > step.answered + SLACK]
@@ -359,7 +361,7 @@ def _repeated_calls(facts: Facts) -> Iterator[Violation]:
                 )
         if facts.app.attempts and len(step.calls) - max(0, len(bought) - 1) > facts.app.attempts:
             yield Violation("I3", "too many attempts", here, f"{len(step.calls)} calls")
-    allowed = sum(step.is_open(at) for at in moments for step in facts.steps.values())
+    allowed = sum(step.is_open(it.at, it.process) for it in faults for step in facts.steps.values())
     facts.counts["in doubt"], facts.counts["in flight at faults"] = doubtful, allowed
     facts.counts["calls"] = len(facts.history.calls)
     if doubtful > allowed:
@@ -569,10 +571,11 @@ def _fenced_writes(facts: Facts) -> Iterator[Violation]:
 
 
 def text(record: Record, name: str) -> str:
-    """Read a header; empty if it is not there."""
+    """Read a header; empty if it is not there, or no text."""
     for known, value in record.headers:
         if known == name:
-            return (value or b"").decode(errors="replace")
+            with suppress(UnicodeDecodeError):
+                return (value or b"").decode()
     return ""
 
 
@@ -583,9 +586,8 @@ def workflow_of(record: Record) -> str:
 
 def identity(record: Record) -> Identity:
     """Tell which event a record is: two records of one identity are one event."""
-    headers = dict(record.headers)
-    name = headers.get("ce_id")
-    return (headers.get("ce_source") or b"", name) if name else record.place
+    name = text(record, "ce_id").encode()
+    return (dict(record.headers).get("ce_source") or b"", name) if name else record.place
 
 
 def digest(record: Record) -> str:

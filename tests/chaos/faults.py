@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 
 from .load import Letter
 from .proxy import Blocked
-from .stage import SESSION_SECONDS, Stage
+from .stage import Stage
 
 MOSTLY = 0.8
 
@@ -63,7 +63,7 @@ async def freeze_a_worker(stage: Stage) -> None:
     await stage.flow()
     number = stage.chance.choice(stage.fleet.running)
     stage.fleet.freeze(number)
-    await asyncio.sleep(SESSION_SECONDS + stage.chance.uniform(2, 4))
+    await asyncio.sleep(stage.settings.session + stage.chance.uniform(2, 4))
     stage.fleet.thaw(number)
 
 
@@ -74,7 +74,7 @@ async def cut_off_a_worker(stage: Stage) -> None:
     way = stage.chance.choice([Blocked.BOTH, Blocked.TO_BROKER, Blocked.TO_CLIENT])
     stage.note(f"cut off {way}", f"worker {number}", disrupts=True)
     stage.proxies[number].block(way)
-    await asyncio.sleep(stage.chance.choice([0.5, 2, SESSION_SECONDS + 3]))
+    await asyncio.sleep(stage.chance.choice([0.5, 2, stage.settings.session + 3]))
     if stage.chance.random() < 0.5:
         stage.proxies[number].reset()
     stage.proxies[number].block(Blocked.NONE)

@@ -18,7 +18,7 @@ from .history import Event
 ROOT = Path(__file__).parents[2]
 APPLICATION = "tests.chaos.application:app"
 WATCH_SECONDS = 0.05
-STOP_SECONDS = 60.0
+STOP_SECONDS = 180.0
 
 
 class Fleet:
@@ -159,4 +159,7 @@ class Fleet:
         self._note(what, number, disrupts=disrupts)
 
     def _note(self, what: str, number: int, *, disrupts: bool) -> None:
-        self._events.append(Event(time.time(), what, f"worker {number}", disrupts))
+        # One that is frozen may come back and be in the way of others: that is about all calls in flight.
+        dead = what.startswith(("kill", "death"))
+        process = self._processes[number].pid if dead else None
+        self._events.append(Event(time.time(), what, f"worker {number}", disrupts, process))

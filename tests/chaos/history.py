@@ -93,12 +93,14 @@ class Event:
         what: E.g. "kill".
         who: Whom it was done to.
         disrupts: Calls in flight at this moment may be in doubt afterwards, and so be repeated once.
+        process: If only those of one process may be: its id.
     """
 
     at: float
     what: str
     who: str
     disrupts: bool = False
+    process: int | None = None
 
 
 @dataclass(frozen=True)

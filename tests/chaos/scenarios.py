@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from .load import Letter
 
 RATE = 30.0  # tasks a second that two cores can do five hops of, each with a model call
-SETTLE_SECONDS = 120.0
+SETTLE_SECONDS = 90.0
+PATIENT_SESSION = 30
 RETRIES = {"retries": 5, "backoff": 0.1, "max_backoff": 2.0}
 
 
@@ -54,9 +55,10 @@ class Scenario:
     settings: Mapping[str, Any] = field(default_factory=dict)
     tolerated: frozenset[str] = frozenset()
 
-    def settings_for(self, seed: int) -> Settings:
-        """Give the settings of its stage."""
-        return replace(Settings(seed), **self.settings)
+    def settings_for(self, seed: int, *, patient: bool = False) -> Settings:
+        """Give the settings of its stage; on a machine that may be slow, nobody is to be taken for dead."""
+        usual = Settings(seed, session=PATIENT_SESSION) if patient else Settings(seed)
+        return replace(usual, **self.settings)
 
 
 async def calm(stage: Stage, size: Size) -> int:
@@ -275,15 +277,20 @@ ERRORS = {"ok": 80, "429": 6, "529": 4, "500": 4, "reset": 3, "truncated": 2, "h
 # an answer beside the one its successor got. Nothing of it is used downstream; it is counted.
 ZOMBIES = frozenset({"duplicate result", "fenced write", "two answers", "repeated call, zombie"})
 
+SESSION = 6  # where it has to end
+
+# What a quick run plays: no fault whose outcome depends on how fast the machine is.
+SLICE = ("F1", "F2", "F3", "F5", "F9", "F14")
+
 SCENARIOS = (
     Scenario("F0", "nothing is broken", calm, Size(1, 300), Size(1, 1_000)),
-    Scenario("F1", "worker killed (SIGKILL) at random", workers_killed, Size(6, 600), Size(20, 4_000)),
+    Scenario("F1", "worker killed (SIGKILL) at random", workers_killed, Size(4, 300), Size(20, 4_000)),
     Scenario("F2", "worker dies at each named point", crash_points, Size(1, 0), Size(8, 0)),
     Scenario(
         "F3",
         "rolling restart, calls of 8 s in flight",
         rolling_restart,
-        Size(3, 40),
+        Size(1, 12),
         Size(3, 60),
         {"latency": (8.0, 8.0)},
     ),
@@ -293,16 +300,17 @@ SCENARIOS = (
         zombies,
         Size(1, 0),
         Size(4, 0),
+        {"session": SESSION},
         tolerated=ZOMBIES,
     ),
-    Scenario("F5", "broker killed (kill -9) under load", brokers_killed, Size(2, 600), Size(6, 3_000)),
+    Scenario("F5", "broker killed (kill -9) under load", brokers_killed, Size(1, 300), Size(6, 3_000)),
     Scenario(
         "F6",
         "worker cut off from the broker",
         partitions,
         Size(2, 0),
         Size(8, 0),
-        {"proxied": True},
+        {"proxied": True, "session": SESSION},
         tolerated=ZOMBIES,
     ),
     Scenario("F7", "answers lost after execution", lost_answers, Size(3, 0), Size(9, 0), {"proxied": True}),
@@ -310,7 +318,7 @@ SCENARIOS = (
         "F9",
         "provider refuses, fails, hangs, truncates",
         provider_errors,
-        Size(1, 300),
+        Size(1, 150),
         Size(1, 1_500),
         {"weights": ERRORS, "agents": RETRIES | {"timeout": 5.0}},
     ),
@@ -323,6 +331,13 @@ SCENARIOS = (
         {"agents": {"timeout": 10.0}},
     ),
     Scenario("F13", "records nobody can read", bad_input, Size(5_000, 100), Size(100_000, 300)),
-    Scenario("F14", "duplicates, rewind, replay of all topics", repeats, Size(1, 200), Size(3, 600)),
+    Scenario(
+        "F14",
+        "duplicates, rewind, replay of all topics",
+        repeats,
+        Size(1, 100),
+        Size(3, 600),
+        {"session": SESSION},
+    ),
     Scenario("F15", "rebalance storm", rebalance_storm, Size(10, 300), Size(40, 1_500)),
 )

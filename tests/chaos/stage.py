@@ -40,8 +40,7 @@ LAST = "documentation"
 JOINS = frozenset({LAST})
 KINDS = ("tasks", "results")
 PARTITIONS = 12
-SESSION_SECONDS = 6
-START_SECONDS = 30.0
+START_SECONDS = 180.0
 LOOK_SECONDS = 0.5
 WATCH_SECONDS = 0.02
 FLOW_SECONDS = 20.0
@@ -63,6 +62,7 @@ class Settings:
         workers: Variables of the workers' environment.
         grace: Seconds that work may outlast its deadline.
         attempts: Most tries of one call, or none.
+        session: Seconds after which a worker that says nothing is replaced.
     """
 
     seed: int
@@ -75,6 +75,7 @@ class Settings:
     workers: Mapping[str, str] = field(default_factory=dict)
     grace: float = 2.0
     attempts: int | None = None
+    session: int = 6
 
 
 class Broker:
@@ -178,17 +179,21 @@ class Stage:
                     await asyncio.sleep(WATCH_SECONDS)
 
     async def settle(self, seconds: float) -> bool:
-        """Wait until everything that was published is finished by all agents and committed."""
-        try:
-            async with asyncio.timeout(seconds):
-                while True:
-                    with suppress(KafkaError, OSError):
-                        await self._look()
-                        if not self.left:
-                            return True
-                    await asyncio.sleep(LOOK_SECONDS)
-        except TimeoutError:
-            return False
+        """Wait until everything that was published is finished by all agents and committed.
+
+        However long that takes on a slow machine: it gives up only when nothing moved for so many seconds.
+        """
+        moved, last = time.monotonic(), -1
+        while time.monotonic() - moved < seconds:
+            with suppress(KafkaError, OSError, TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self._look()
+                if not self.left:
+                    return True
+                if (left := sum(self.left.values())) != last:
+                    moved, last = time.monotonic(), left
+            await asyncio.sleep(LOOK_SECONDS)
+        return False
 
     async def _look(self) -> None:
         # Nothing uncommitted is not enough: a join that fired has let go of its parts before it has run.
@@ -254,7 +259,7 @@ async def stage(settings: Settings, broker: Broker, folder: Path) -> AsyncIterat
         "CALLBOARD_BOOTSTRAP_SERVERS": broker.servers,
         "CALLBOARD_TOPIC_PREFIX": it.application.prefix,
         "CALLBOARD_PARTITIONS": str(PARTITIONS),
-        "CALLBOARD_SESSION_TIMEOUT_MS": str(SESSION_SECONDS * 1000),
+        "CALLBOARD_SESSION_TIMEOUT_MS": str(settings.session * 1000),
         "CALLBOARD_LLM": "anthropic",
         "ANTHROPIC_BASE_URL": await asyncio.to_thread(it.start_provider),
         "CHAOS_NAME": it.name,

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from .checker import check
+from .checker import check, identity
 from .history import Application, Call, Commit, Event, History, Published, Record
 
 FOLLOWS = {
@@ -386,6 +386,26 @@ def test_a_call_in_flight_at_a_fault_may_be_repeated_and_is_counted() -> None:
     report = check(history)
     assert report.violations == []
     assert report.counts["in doubt"] == report.counts["in flight at faults"] == 1
+
+
+def test_the_death_of_one_worker_excuses_nothing_of_another() -> None:
+    history = clean()
+    call_twice(history)
+    for number in entries(history, "documentation", "b1"):
+        set_value(history, number, instance="here-12")
+    kill = Event(history.calls[call_of(history, "b1") - 1].at, "kill", "worker 1", disrupts=True, process=2)
+    history.events.append(kill)
+    assert [it.kind for it in check(history).violations] == ["repeated call"]
+    history.events.append(replace(kill, process=12))
+    assert check(history).violations == []
+
+
+def test_what_is_no_text_is_no_name() -> None:
+    history = clean()
+    number = index(history, "tasks.documentation", "bad")
+    first = history.records[number]
+    headers = tuple((name, b"\xae" if name == "ce_id" else value) for name, value in first.headers)
+    assert identity(replace(first, headers=headers)) == first.place
 
 
 def test_an_answer_that_a_thawed_worker_journaled_is_told_apart() -> None:
