@@ -40,6 +40,8 @@ NO_BYTES = 0xFFFFFFFF
 NEVER = float("inf")
 # Records have times in milliseconds, and a fault has its time from another clock call than what it hits.
 SLACK = 0.05
+# Three in a row, of which the last two are known to have had it under way.
+CONDEMNING_DEATHS = 2
 LETTER = ("dlt-", "kafka_dlt-original-")
 
 Identity = tuple[bytes, bytes] | str
@@ -234,6 +236,22 @@ class Facts:
                 for cause in result.causes:
                     key = agent, identity(cause)
                     found[key] = min(found.get(key, NEVER), result.at)
+        return found
+
+    def condemned(self, letter: dict[str, bytes]) -> bool:
+        """Tell whether workers died with what a letter is about under way, often enough to give it up."""
+        deaths = {f"-{event.process}" for event in self.history.events if event.process is not None}
+        began = {it.instance for it in self.begun.get(letter.get("dlt-run", b"").decode(), ())}
+        died = sum(any(map(instance.endswith, deaths)) for instance in began)
+        return letter.get("dlt-reason") == b"poison" and died >= CONDEMNING_DEATHS
+
+    @cached_property
+    def begun(self) -> dict[str, list[Entry]]:
+        """What the journal says of the beginning of runs, by run."""
+        found: dict[str, list[Entry]] = defaultdict(list)
+        for entry in self.entries:
+            if entry.state == "started":
+                found[entry.run].append(entry)
         return found
 
     @cached_property
@@ -525,9 +543,12 @@ def _bad_letters(facts: Facts) -> Iterator[Violation]:
                 continue
             kept |= {(agent, original.place), (agent, workflow_of(original))}
             if workflow_of(original) in facts.good:
-                yield Violation(
-                    "I10", "unexpected letter", letter.place, f"{original.place} is a good record"
-                )
+                if facts.condemned(known):
+                    facts.counts["condemned"] += 1
+                else:
+                    yield Violation(
+                        "I10", "unexpected letter", letter.place, f"{original.place} is a good record"
+                    )
             yield from _unlike(facts, agent, letter, original, known)
         facts.counts["dead letters"] += len(letters)
     for published in facts.history.published:

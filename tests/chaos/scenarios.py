@@ -292,7 +292,7 @@ SCENARIOS = (
         rolling_restart,
         Size(1, 12),
         Size(3, 60),
-        {"latency": (8.0, 8.0)},
+        {"latency": (8.0, 8.0), "workers": {"CHAOS_CALLERS": "developer,documentation"}},
     ),
     Scenario(
         "F4",

@@ -400,6 +400,28 @@ def test_the_death_of_one_worker_excuses_nothing_of_another() -> None:
     assert check(history).violations == []
 
 
+def test_a_good_record_may_be_given_up_after_two_deaths_with_it_under_way_and_not_sooner() -> None:
+    history = clean()
+    started, _ = entries(history, "documentation", "b1")
+    set_value(history, started, instance="here-1")
+    set_value(history, append_copy(history, started), instance="here-2")
+    run = "run-documentation-b1"
+    cause = history.records[index(history, "results.testing", "b1")]
+    letter = {"dlt-id": "letter-2", "dlt-reason": "poison", "dlt-run": run}
+    letter |= {f"kafka_dlt-original-{part}": it for part, it in zip(*_place(cause), strict=True)}
+    added = tuple((name, text.encode()) for name, text in letter.items())
+    history.records.append(
+        replace(cause, topic="dead.documentation", offset=9, headers=cause.headers + added)
+    )
+    kills = [Event(BEGIN, "kill", "worker", disrupts=True, process=number) for number in (1, 2)]
+    history.events.append(kills[0])
+    assert "unexpected letter" in {it.kind for it in check(history).violations}
+    history.events.append(kills[1])
+    report = check(history)
+    assert "unexpected letter" not in {it.kind for it in report.violations}
+    assert report.counts["condemned"] == 1
+
+
 def test_what_is_no_text_is_no_name() -> None:
     history = clean()
     number = index(history, "tasks.documentation", "bad")
