@@ -1,5 +1,6 @@
 """No test sees what the developer's shell has chosen, and none asks a model by accident."""
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -11,6 +12,13 @@ from .kafka_fixture import kafka
 from .secure_kafka import secure_kafka
 
 __all__ = ["kafka", "secure_kafka"]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _interrupts_arrive() -> None:
+    # Where the tests run in the background, Ctrl-C is ignored, and so it would be by every process they start.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -207,12 +207,12 @@ async def test_a_hanging_test_is_interrupted_and_named(tmp_path: Path) -> None:
                     "    time.sleep(600)\n"
                 )
             },
-            Limits(seconds=3.0),
+            Limits(seconds=12.0),  # by then a busy machine, too, has come to the test that hangs
         )
     assert output["timed_out"]
     assert output["verdict"] == "failed"
     assert (output["passed"], output["failed"]) == (1, 1)
-    assert "longer than 3 s" in output["problem"]
+    assert "longer than 12 s" in output["problem"]
     place = [output["failures"][0][key] for key in ("test", "file", "line")]
     assert place == ["test_shop.py::test_hang", "test_shop.py", 5]
     assert sleepers() == []
