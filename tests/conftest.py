@@ -16,7 +16,7 @@ __all__ = ["kafka", "secure_kafka"]
 
 @pytest.fixture(scope="session", autouse=True)
 def _interrupts_arrive() -> None:
-    # Where the tests run in the background, Ctrl-C is ignored, and so it would be by every process they start.
+    # Where tests run in the background, Ctrl-C is ignored, and so it would be by every process they start.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
