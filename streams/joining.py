@@ -224,6 +224,6 @@ def _reference(part: Part, agent: str, status: str) -> Reference:
             "offset": record.offset,
             "digest": record_digest(record),
             "status": status,
-            "at": record.timestamp,
+            "at": max(0, record.timestamp),  # -1: its producer gave none
         }
     )
