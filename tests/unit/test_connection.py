@@ -15,9 +15,9 @@ from typing import Any, ClassVar
 from urllib.parse import parse_qs
 
 import pytest
-from aiokafka.conn import AIOKafkaConnection, create_conn
+from aiokafka.conn import AIOKafkaConnection, CloseReason, create_conn
 from aiokafka.errors import KafkaConnectionError
-from aiokafka.protocol.admin import SaslAuthenticateRequest_v0
+from aiokafka.protocol.admin import ApiVersionRequest, SaslAuthenticateRequest_v0
 from faststream.kafka import KafkaBroker
 from faststream.specification import AsyncAPI
 from pydantic import SecretStr
@@ -448,6 +448,33 @@ async def test_the_client_has_its_writer_where_it_is_looked_for() -> None:
         with pytest.raises(KafkaConnectionError):
             await connecting
         assert connection._writer is None
+
+
+class GoneWriter:
+    """Writes as uvloop does to a connection that is closed already."""
+
+    def write(self, _: bytes) -> None:
+        raise RuntimeError("unable to perform operation on <TCPTransport closed=True>; the handler is closed")
+
+    def get_extra_info(self, _: str) -> None:
+        return None
+
+    def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("send", "what"), [("send", ApiVersionRequest()), ("_send_sasl_token", b"token")])
+async def test_writing_to_a_connection_that_has_broken_is_an_error_the_client_knows(
+    send: str, what: Any
+) -> None:
+    connection = client_repairs.PromptlyClosed("127.0.0.1", 9092)
+    connection._reader, connection._writer = asyncio.StreamReader(), GoneWriter()
+    connection._read_task = asyncio.get_running_loop().create_future()  # it has not noticed yet
+    closed: list[object] = []
+    connection._on_close_cb = lambda _, reason: closed.append(reason)
+    with pytest.raises(KafkaConnectionError, match="broken"):
+        getattr(connection, send)(what)
+    assert closed == [CloseReason.CONNECTION_BROKEN]
 
 
 def test_every_client_has_the_repairs() -> None:
