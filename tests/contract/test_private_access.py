@@ -42,6 +42,7 @@ def private_attributes(path: Path) -> set[str]:
         and node.attr.startswith("_")
         and not node.attr.startswith("__")
         and not (isinstance(node.value, ast.Name) and node.value.id in {"self", "cls"})
+        and ast.unparse(node.value) != "super()"
     }
 
 
