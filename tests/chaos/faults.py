@@ -32,9 +32,12 @@ def tasks(stage: Stage, number: int) -> Iterator[Letter]:
 
 
 def endless(stage: Stage, ended: Callable[[], bool], least: int = 0) -> Iterator[Letter]:
-    """Give tasks for the first agent until something has ended, and at least so many."""
+    """Give tasks for the first agent until something has ended, and at least so many.
+
+    At most twice as many, if a number is given: a slow machine would be buried under them.
+    """
     given = 0
-    while given < least or not ended():
+    while given < least or not (ended() or given >= 2 * least > 0):
         given += 1
         yield stage.load.task()
 
