@@ -36,6 +36,9 @@ def main() -> None:
     """Run the command."""
     wanted = json.loads(sys.argv[1])
     signal.signal(signal.SIGTERM, stop)
+    # A worker that was started in the background ignores it, its children would, too, and no report would be
+    # written by tests that are interrupted below.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     with contextlib.suppress(
         AttributeError, OSError
     ):  # no Linux: nothing to adopt, the process group must do

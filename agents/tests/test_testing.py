@@ -1,6 +1,7 @@
 """What a repository's tests can do, and what they cannot."""
 
 import asyncio
+import signal
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -192,8 +193,19 @@ def sleepers() -> list[Path]:
     return found
 
 
-async def test_a_hanging_test_is_interrupted_and_named(tmp_path: Path) -> None:
-    with isolated("plain"):
+@contextmanager
+def interrupts(handler: Any) -> Iterator[None]:
+    """Do with Ctrl-C what `handler` says: a worker in the background ignores it."""
+    before = signal.signal(signal.SIGINT, handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("ignoring", [False, True])
+async def test_a_hanging_test_is_interrupted_and_named(tmp_path: Path, *, ignoring: bool) -> None:
+    with isolated("plain"), interrupts(signal.SIG_IGN if ignoring else signal.default_int_handler):
         output = await outcome_of(
             tmp_path,
             {
@@ -207,12 +219,12 @@ async def test_a_hanging_test_is_interrupted_and_named(tmp_path: Path) -> None:
                     "    time.sleep(600)\n"
                 )
             },
-            Limits(seconds=12.0),  # by then a busy machine, too, has come to the test that hangs
+            Limits(seconds=5.0),  # by then a busy machine, too, has come to the test that hangs
         )
     assert output["timed_out"]
     assert output["verdict"] == "failed"
     assert (output["passed"], output["failed"]) == (1, 1)
-    assert "longer than 12 s" in output["problem"]
+    assert "longer than 5 s" in output["problem"]
     place = [output["failures"][0][key] for key in ("test", "file", "line")]
     assert place == ["test_shop.py::test_hang", "test_shop.py", 5]
     assert sleepers() == []
