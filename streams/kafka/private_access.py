@@ -26,6 +26,12 @@ def coordinator_answers(consumer: AIOKafkaConsumer) -> bool:
     return consumer._coordinator.coordinator_id is not None  # noqa: SLF001 (module's purpose)
 
 
+def left_for_good(consumer: AIOKafkaConsumer) -> bool:
+    """Tell whether what keeps the consumer in its group has ended; the client never begins it again."""
+    coordinator = consumer._coordinator  # noqa: SLF001 (module's purpose)
+    return coordinator is not None and bool(coordinator._coordination_task.done())  # noqa: SLF001 (as above)
+
+
 def watch_heartbeats(consumer: AIOKafkaConsumer, succeeded: Callable[[float], None]) -> None:
     """Have it told of each heartbeat that the coordinator answered well: when it was sent, monotonic seconds.
 

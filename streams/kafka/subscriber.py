@@ -25,6 +25,7 @@ from streams.kafka.connection import Connection
 from streams.kafka.private_access import (
     coordinator_answers,
     generation_of,
+    left_for_good,
     make_dynamic,
     watch_heartbeats,
 )
@@ -171,15 +172,16 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         """Say why this member does not read, or nothing if it does."""
         if self._subscriber.consumer is None:
             return "not started"
+        if left_for_good(self._subscriber.consumer):
+            return "it is no member of its group any more; end this worker and start it again"
         if not self._owned:
             return "no partitions assigned"
         if not coordinator_answers(self._subscriber.consumer):
             return "Kafka does not answer"
         if self.out_of_range:
             return "; ".join(f"{place}: {why}" for place, why in self.out_of_range.items())
-        if not any(not task.done() for task in self._subscriber.tasks):
-            return "its consumer loop ended"
-        return None
+        ended = all(task.done() for task in self._subscriber.tasks)
+        return "its consumer loop ended" if ended else None
 
     def lag(self) -> dict[str, int]:
         """Give the records not read yet, per topic, as far as the last fetches told."""

@@ -25,6 +25,7 @@ from streams.kafka.private_access import (
     coordinator_answers,
     generation_of,
     learn_leaders,
+    left_for_good,
     make_dynamic,
     producer_of,
     watch_heartbeats,
@@ -50,6 +51,7 @@ def test_this_file_knows_every_attribute_the_module_touches() -> None:
     assert private_attributes(Path(private_access.__file__)) == {
         "_producer",
         "_coordinator",
+        "_coordination_task",
         "_do_heartbeat",
         "_client",
         "_group_instance_id",
@@ -103,6 +105,7 @@ async def test_the_generation_of_a_consumer(consumer: AIOKafkaConsumer) -> None:
     coordinator = GroupCoordinator(client, subscription, group_id="g")
     consumer._coordinator = coordinator
     assert generation_of(consumer) == -1
+    assert not left_for_good(consumer)
     coordinator.generation = 7
     assert generation_of(consumer) == 7
     coordinator.coordinator_id = 1
@@ -111,6 +114,7 @@ async def test_the_generation_of_a_consumer(consumer: AIOKafkaConsumer) -> None:
     assert not coordinator_answers(consumer)
     coordinator._coordination_task.cancel()
     await asyncio.gather(coordinator._coordination_task, return_exceptions=True)
+    assert left_for_good(consumer)
 
 
 @pytest.mark.parametrize("answered", [False, True])
