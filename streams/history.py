@@ -15,10 +15,12 @@ from agents.core.base import AgentStatus, ErrorDetail
 from agents.core.errors import InvalidInputError
 from agents.core.task import ArtifactReference
 from streams import envelope as envelopes
-from streams.envelope import Envelope, Record
+from streams.dead_letters import letter_id
+from streams.envelope import RESULT, Envelope, Record
 from streams.payloads import BackPayload, ResultPayload, TaskPayload
 from streams.topics import Topics
 
+MAX_PARTS = 64  # of a join, whose letters are looked for
 UNSUCCESSFUL = frozenset({AgentStatus.FAILED, AgentStatus.CANCELED})
 
 
@@ -279,8 +281,28 @@ class History:
 
     @property
     def succeeded(self) -> bool:
-        """Whether it is finished and no leaf failed."""
-        return self.finished and not any(leaf.failed for leaf in self.leaves)
+        """Whether it is finished and no leaf failed, but for failures that were published again since."""
+        return self.finished and not any(leaf.failed and not self._redriven(leaf) for leaf in self.leaves)
+
+    def _redriven(self, failure: Entry) -> bool:
+        """Tell whether what failed, here or upstream, was published again: what came of that counts now."""
+        letters = {
+            value.decode(errors="replace")
+            for entry in self.entries
+            for name, value in entry.record.headers
+            if name == "ce_redriveof" and value
+        }
+        behind, seen = [failure], set()
+        while letters and behind:
+            entry = behind.pop()
+            if entry in seen or not entry.failed:
+                continue
+            seen.add(entry)
+            run = None if entry.result is None else entry.result.run
+            if run is not None and any(letter_id(run, part) in letters for part in range(MAX_PARTS)):
+                return True
+            behind += self.causes(entry)
+        return False
 
     @property
     def progress(self) -> list[Progress]:
@@ -331,7 +353,9 @@ def _entry(record: Record, agent: str, *, is_task: bool) -> Entry:
     task: TaskPayload | None = None
     result: ResultPayload | None = None
     try:
-        if is_task:
+        if is_task and envelope.type == RESULT:
+            pass  # a result that was published again, for one agent alone
+        elif is_task:
             task = TaskPayload.model_validate_json(record.value or b"")
         else:
             result = ResultPayload.model_validate_json(record.value or b"")

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from streams.dead_letters import letter_id
 from streams.envelope import RESULT, TASK, Envelope, encode
 from streams.history import Entry, History, State, workflow_of
 from streams.topics import Topics
@@ -383,3 +384,31 @@ def test_a_long_chain_and_a_wide_fan_take_no_time() -> None:
 )
 def test_the_workflow_of_a_record(headers: list[tuple[str, bytes]], expected: str) -> None:
     assert workflow_of(FakeRecord("tasks.a", 7, b"", tuple(headers))) == expected
+
+
+def test_a_failure_that_was_published_again_and_came_to_good_is_none_any_more() -> None:
+    log, run = Log(), "ab" * 32
+    log.task("a")
+    log.result("a", "root", status="failed", followers=["b"], run=run)
+    log.result("b", "a-result", status="failed")
+    assert not log.history().succeeded
+    again = Envelope("again", "/test", TASK, WORKFLOW, round="again")
+    log.append("tasks.a", {"input": "y"}, [*encode(again), ("ce_redriveof", letter_id(run, 0).encode())])
+    assert not log.history().finished
+    log.result("a", "again", followers=["b"], identity="a-again", round_="again")
+    log.result("b", "a-again", identity="b-again", round_="again")
+    assert log.history().succeeded
+
+
+def test_a_result_that_was_published_again_for_one_agent_is_no_task_that_cannot_be_read() -> None:
+    log = Log()
+    log.task("a")
+    log.result("a", "root", followers=["b"])
+    log.result("b", "a-result", status="failed", run="ab" * 32)
+    again = Envelope("again", "/test", RESULT, WORKFLOW, round="again", status="completed")
+    letter = letter_id("ab" * 32, 0).encode()
+    body = {"agent": "a", "status": "completed", "followers": ["b"]}
+    log.append("tasks.b", body, [*encode(again), ("ce_redriveof", letter)])
+    history = log.history()
+    check(history, expected="b", leaves="b")
+    assert [entry.problem for entry in history.entries] == [None] * 4
