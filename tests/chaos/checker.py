@@ -121,6 +121,15 @@ class Entry:
         return self.record.timestamp / 1000
 
 
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """Where records of a compacted topic are gone: between which times they came, and the next offset."""
+
+    since: float
+    until: float
+    end: int
+
+
 @dataclass
 class Step:
     """Everything about one model call of one run, by time; `closed` is when the run had a result."""
@@ -273,6 +282,46 @@ class Facts:
                 for name in _names(record):
                     found[name] = min(found.get(name, NEVER), record.timestamp / 1000)
         return found
+
+    @cached_property
+    def gaps(self) -> dict[tuple[str, int], list[Gap]]:
+        """Where a join's own log was compacted, by agent and partition, in order."""
+        found: dict[tuple[str, int], list[Gap]] = defaultdict(list)
+        for agent in self.app.joins:
+            before: Record | None = None
+            for record in self.of("joins", agent):
+                if before is not None and before.partition != record.partition:
+                    before = None
+                if record.offset > (before.offset + 1 if before else 0):
+                    since = before.timestamp / 1000 if before else 0.0
+                    gap = Gap(since, record.timestamp / 1000, record.offset)
+                    found[agent, record.partition].append(gap)
+                before = record
+        return found
+
+    @cached_property
+    def written_over(self) -> dict[tuple[str, int, tuple[str, ...]], int]:
+        """The last offset of each part's key in a join's own log: such a key ends with round and agent."""
+        return {
+            (agent, record.partition, tuple(_strings(_json(record.key)))[-2:]): record.offset
+            for agent in self.app.joins
+            for record in self.of("joins", agent)
+        }
+
+    def unseen(self, agent: str, part: Record) -> float:
+        """Tell from when on a part may have been in the join's own log, though it is not there any more.
+
+        What was compacted away proves nothing. But a record goes only when a later one of its key is there,
+        and it was between its neighbors in time as in the log; where that does not fit, there never was one.
+        """
+        source = part.topic.removeprefix(self.app.topic("results", ""))
+        last = self.written_over.get((agent, part.partition, (text(part, "ce_pass"), source)), -1)
+        gaps = self.gaps.get((agent, part.partition), [])
+        came = part.timestamp / 1000
+        first = bisect_left(gaps, came, key=lambda gap: gap.until)
+        if first == len(gaps) or gaps[first].end > last:
+            return NEVER
+        return max(gaps[first].since, came)
 
     def ended(self, agent: str, record: Record) -> float:
         """Tell when an agent had answered a record, or a round it is a part of."""
@@ -488,6 +537,9 @@ def _let_go(facts: Facts, agent: str, record: Record) -> float:
     if agent in facts.app.joins:
         names = (digest(record), text(record, "ce_id"), record.place)
         at = min(at, *(facts.kept_parts.get(name, NEVER) for name in names))
+        if (unseen := facts.unseen(agent, record)) < at:
+            facts.counts["parts compacted away"] += 1
+            at = unseen
     return at
 
 
@@ -666,11 +718,15 @@ def _strings(value: Any) -> Iterator[str]:
 def _names(record: Record) -> Iterable[str]:
     """Give all by which a join's log may name a part: strings of its value, causes in its headers."""
     yield from text(record, "ce_causationid").split(",")
-    if record.value is not None:
-        try:
-            yield from _strings(json.loads(record.value))
-        except ValueError:
-            return
+    yield from _strings(_json(record.value))
+
+
+def _json(raw: bytes | None) -> Any:
+    """Read JSON; none if it is none."""
+    try:
+        return json.loads(raw or b"null")
+    except ValueError:
+        return None
 
 
 def main() -> int:

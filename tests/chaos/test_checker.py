@@ -5,7 +5,7 @@ import json
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -143,6 +143,10 @@ def clean() -> History:
 
 def _place(record: Record) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return ("topic", "partition", "offset"), (record.topic, str(record.partition), str(record.offset))
+
+
+def _workflow(record: Record) -> str:
+    return (dict(record.headers)["ce_correlationid"] or b"").decode()
 
 
 # What the planted faults change -----------------------------------------------------------------
@@ -420,6 +424,62 @@ def test_a_good_record_may_be_given_up_after_two_deaths_with_it_under_way_and_no
     report = check(history)
     assert "unexpected letter" not in {it.kind for it in report.violations}
     assert report.counts["condemned"] == 1
+
+
+def joins_log(part: Record, kept: Iterable[tuple[int, float]], *, overwritten: int | None) -> list[Record]:
+    """What is left of a join's own log: offsets, with seconds after a part; at one its key was emptied."""
+    of_others, own = ('["test","other"]', f'["test","{_workflow(part)}","testing"]')
+    return [
+        Record(
+            topic="joins.documentation",
+            partition=0,
+            offset=offset,
+            timestamp=part.timestamp + round(after * 1000),
+            key=(own if offset == overwritten else of_others).encode(),
+            value=None,
+            headers=(),
+        )
+        for offset, after in kept
+    ]
+
+
+@pytest.mark.parametrize(
+    ("kept", "overwritten", "kinds"),
+    [
+        pytest.param([(3, 0.5)], 3, [], id="its record may be the one that is gone"),
+        pytest.param([(0, -1.0), (3, 0.5)], 3, [], id="or be in a gap behind what is kept"),
+        pytest.param([(0, 0.5), (1, 0.6)], 1, ["early commit"], id="nothing is gone"),
+        pytest.param([(3, 0.5)], None, ["early commit"], id="nothing was written over its record"),
+        pytest.param([(3, -0.5), (4, 0.5)], 4, ["early commit"], id="what is gone was there before the part"),
+        pytest.param([(0, 0.3), (3, 0.5)], 3, ["early commit"], id="what is gone came after the commit"),
+        pytest.param(
+            [(0, 0.5), (3, 0.6)], 0, ["early commit"], id="what is gone came after its key was empty"
+        ),
+    ],
+)
+def test_only_a_part_that_cannot_have_been_compacted_away_proves_an_early_commit(
+    kept: list[tuple[int, float]], overwritten: int | None, kinds: list[str]
+) -> None:
+    history = clean()
+    part = history.records[index(history, "results.testing", "a1")]
+    history.commits.append(Commit(part.timestamp / 1000 + 0.2, "documentation", part.topic, 0, 1))
+    history.records += joins_log(part, kept, overwritten=overwritten)
+    report = check(history)
+    assert [violation.kind for violation in report.violations] == kinds
+    assert kinds or report.counts["parts compacted away"] == 1
+
+
+def test_a_part_in_the_own_log_of_a_join_may_be_passed_over_from_then_on() -> None:
+    history = clean()
+    part = history.records[index(history, "results.testing", "a1")]
+    value = json.dumps({"part": {"digest": wire_digest(part)}}).encode()
+    kept = joins_log(part, [(0, 0.1)], overwritten=0)
+    history.records += [replace(record, value=value) for record in kept]
+    early = Commit(part.timestamp / 1000 + 0.2, "documentation", part.topic, 0, 1)
+    history.commits.append(early)
+    assert check(history).violations == []
+    history.commits.append(replace(early, at=early.at - 0.2))
+    assert [violation.kind for violation in check(history).violations] == ["early commit"]
 
 
 def test_what_is_no_text_is_no_name() -> None:
