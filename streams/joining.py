@@ -17,7 +17,8 @@ from agents import metrics
 from streams.envelope import Record, record_digest
 from streams.join_records import Key, Reference
 from streams.joins import Change, Firing, JoinTable
-from streams.kafka.publisher import Outbox, Outgoing
+from streams.kafka.publisher import Outgoing
+from streams.outboxes import Outboxes
 from streams.work import Part, failed
 
 log = structlog.stdlib.get_logger()
@@ -50,7 +51,7 @@ class Joining:
     Args:
         agent: Name of the agent.
         source: Reads the log.
-        outbox: Makes the outbox of a partition of the topic of joins.
+        outboxes: Makes those of the topic of joins, given what to tell.
         fire: Called with what fires.
         acknowledge: Called with the numbers of parts whose changes are in the log.
         clock: Milliseconds since 1970.
@@ -61,15 +62,15 @@ class Joining:
         *,
         agent: str,
         source: JoinLog,
-        outbox: Callable[[int, Callable[[Sequence[int]], None]], Outbox],
+        outboxes: Callable[..., Outboxes],
         fire: Callable[[Firing], None],
         acknowledge: Callable[[Sequence[int]], None],
         clock: Callable[[], int],
     ) -> None:
-        self._agent, self._source, self._make_outbox = agent, source, outbox
+        self._agent, self._source = agent, source
+        self.outboxes = outboxes(acknowledged=self._acknowledged)
         self._fire, self._acknowledge, self._clock = fire, acknowledge, clock
         self.table = JoinTable()
-        self._outboxes: dict[int, Outbox] = {}
         self._written: dict[int, tuple[int, Firing | None, int | None]] = {}
         self._numbers = count(1)
         self._loading: dict[int, asyncio.Task[None]] = {}
@@ -79,12 +80,11 @@ class Joining:
 
     def assign(self, partitions: Collection[int], kept: Collection[int]) -> None:
         """Own exactly these partitions: read the state of those that were not ours, forget that of others."""
-        for partition in {*self._loading, *self._outboxes} - set(kept):
-            loading = self._loading.pop(partition, None)
-            if loading is not None and loading not in self._loading.values():
+        self.outboxes.keep_only(kept)
+        for partition in self._loading.keys() - set(kept):
+            loading = self._loading.pop(partition)
+            if loading not in self._loading.values():
                 loading.cancel()  # while some of what it reads is still ours, it goes on for that
-            if (outbox := self._outboxes.pop(partition, None)) is not None:
-                outbox.close()
             self.table.drop(partition)
         self._written = {sent: it for sent, it in self._written.items() if it[0] in kept}
         new = [partition for partition in partitions if partition not in self._loading]
@@ -129,10 +129,6 @@ class Joining:
         """Take note that the result of a join that fired is in the log."""
         self._write(self.table.finish(partition, key, self._clock()))
 
-    def problems(self) -> Iterable[tuple[int, str]]:
-        """Give the partitions whose records do not get out, and why."""
-        return [(n, outbox.problem) for n, outbox in self._outboxes.items() if outbox.problem]
-
     def close(self) -> None:
         """Stop; what is not written is done again by whoever comes next."""
         self.assign((), ())
@@ -148,13 +144,7 @@ class Joining:
             sent = next(self._numbers)
             last = position == len(changes)
             self._written[sent] = change.partition, change.firing, number if last else None
-            self._outbox(change.partition).put([Outgoing(sent, change.key, change.value, [])])
-
-    def _outbox(self, partition: int) -> Outbox:
-        outbox = self._outboxes.get(partition)
-        if outbox is None:
-            outbox = self._outboxes[partition] = self._make_outbox(partition, self._acknowledged)
-        return outbox
+            self.outboxes.put(change.partition, [Outgoing(sent, change.key, change.value, [])])
 
     def _acknowledged(self, numbers: Sequence[int]) -> None:
         done: list[int] = []

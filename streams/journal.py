@@ -6,7 +6,7 @@ that is not. Also here: which runs were begun while a partition is handled with 
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any, Literal
 
 import orjson
@@ -17,7 +17,8 @@ from agents.core.errors import InvalidOutputError
 from agents.core.step import Recorded, StepKey
 from streams import envelope as envelopes
 from streams.envelope import JOURNAL, Envelope, Record, place
-from streams.kafka.publisher import Outbox, Outgoing, TooLarge
+from streams.kafka.publisher import Outgoing
+from streams.outboxes import Outboxes
 from streams.work import RunHistory, Work
 
 log = structlog.stdlib.get_logger()
@@ -82,8 +83,7 @@ class JournalWriter:
         agent: Name of the agent.
         source: `ce_source` of the records.
         instance: Names this worker, for people.
-        outbox: Makes the outbox of a partition, given what to call with acknowledged numbers, and with a
-            record that is too large.
+        outboxes: Makes those of the journal's topic, given what to tell.
         certainty: Waits until this worker owns its partitions for certain.
     """
 
@@ -93,13 +93,12 @@ class JournalWriter:
         agent: str,
         source: str,
         instance: str,
-        outbox: Callable[[int, Callable[[Sequence[int]], None], TooLarge], Outbox],
+        outboxes: Callable[..., Outboxes],
         certainty: Callable[[], Awaitable[None]],
     ) -> None:
         self._agent, self._source, self._instance = agent, source, instance
-        self._make_outbox = outbox
+        self.outboxes = outboxes(acknowledged=self._acknowledged, too_large=self._too_large)
         self.certainty = certainty
-        self._outboxes: dict[int, Outbox] = {}
         self._waiting: dict[int, asyncio.Future[None]] = {}
         self._next = 1
 
@@ -148,26 +147,10 @@ class JournalWriter:
         number, self._next = self._next, self._next + 1
         written = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            self._outbox(work.record.partition).put([Outgoing(number, work.run.encode(), value, headers)])
+            self.outboxes.put(work.record.partition, [Outgoing(number, work.run.encode(), value, headers)])
             await written
         finally:
             self._waiting.pop(number, None)
-
-    def problems(self) -> Iterable[tuple[int, str]]:
-        """Give the partitions whose records do not get out, and why."""
-        return [(n, outbox.problem) for n, outbox in self._outboxes.items() if outbox.problem]
-
-    def keep_only(self, partitions: set[int]) -> None:
-        """Write nothing more for other partitions: their next owner decides what happened."""
-        for partition in [n for n in self._outboxes if n not in partitions]:
-            self._outboxes.pop(partition).close()
-
-    def _outbox(self, partition: int) -> Outbox:
-        outbox = self._outboxes.get(partition)
-        if outbox is None:
-            outbox = self._make_outbox(partition, self._acknowledged, self._too_large)
-            self._outboxes[partition] = outbox
-        return outbox
 
     def _acknowledged(self, numbers: Sequence[int]) -> None:
         for number in numbers:

@@ -49,9 +49,10 @@ from streams.join_records import JoinStateError, Key
 from streams.joining import Joining, JoinLog
 from streams.joins import Firing, records_of
 from streams.journal import JournalWriter
-from streams.kafka.publisher import RETRY_PAUSE, Outbox, Outgoing, Publisher, PublishError, TooLarge
+from streams.kafka.publisher import RETRY_PAUSE, Outgoing, Publisher, PublishError
 from streams.kafka.reader import Place
 from streams.kafka.subscriber import Position
+from streams.outboxes import Outboxes
 from streams.restore import Past, Restore, identity
 from streams.router import MAX_KEY_BYTES, Router
 from streams.topics import Topics
@@ -111,7 +112,6 @@ class AgentWorker:
         self._alone = alone or asyncio.Lock()
         self._drain_seconds = drain_seconds
         self._wall_clock = wall_clock
-        self._results_topic = topics.results(agent.name)
         self._epoch = 0
         self._numbers: dict[tuple[str, int], int] = {}
         self._places: list[tuple[str, int]] = []
@@ -121,7 +121,6 @@ class AgentWorker:
         self._orderly = False
         self._stops = False
         self._cluster = ""
-        self._outboxes: dict[tuple[str, int], Outbox] = {}
         self._buried: dict[int, tuple[int, Work, Outcome]] = {}
         self._letter_numbers = count(1)
         self._publisher: Publisher
@@ -145,9 +144,7 @@ class AgentWorker:
         self._joining = Joining(
             agent=agent.name,
             source=joins,
-            outbox=lambda partition, acknowledged: self._publisher.outbox(
-                topics.joins(agent.name), partition, acknowledged, self._publish_failed
-            ),
+            outboxes=self._outboxes_of(topics.joins(agent.name)),
             fire=self._fire,
             acknowledge=self.runtime.acknowledge,
             clock=lambda: int(self._wall_clock().timestamp() * 1000),
@@ -166,10 +163,14 @@ class AgentWorker:
             agent=agent.name,
             source=f"/callboard/{app}/{agent.name}",
             instance=instance,
-            outbox=lambda partition, acknowledged, too_large: self._publisher.outbox(
-                topics.journal(agent.name), partition, acknowledged, self._publish_failed, too_large
-            ),
+            outboxes=self._outboxes_of(topics.journal(agent.name)),
             certainty=self._certainty,
+        )
+        self._results = self._outboxes_of(topics.results(agent.name))(
+            acknowledged=self._on_published, too_large=self._result_too_large
+        )
+        self._dead_letters = self._outboxes_of(topics.dead(agent.name))(
+            acknowledged=self._on_buried, too_large=dead_letters.shorten
         )
         self._answers = Answers(app=app, agent=agent, evidence_only=chosen_backend(agent.config.llm) == "off")
         name = agent.name
@@ -273,9 +274,8 @@ class AgentWorker:
         self._epoch, self._orderly = epoch, self._stops
         self._owned = {p.partition for p in positions}
         kept = self._owned - {p.partition for p in positions if not p.adopt}
-        for gone in [it for it in self._outboxes if it[1] not in kept]:
-            self._outboxes.pop(gone).close()
-        self._journal.keep_only(kept)
+        for outboxes in (self._results, self._dead_letters, self._journal.outboxes):
+            outboxes.keep_only(kept)
         self._past.keep_only(kept)
         self._unseen = {(p.topic, p.partition): p.offset for p in positions if not p.adopt} | {
             (p.topic, p.partition): self._unseen[p.topic, p.partition]
@@ -320,11 +320,9 @@ class AgentWorker:
 
     def not_ready(self) -> str | None:
         """Say why results do not get out, or nothing if they do."""
-        problems = [(place, outbox.problem) for place, outbox in self._outboxes.items() if outbox.problem]
-        problems += [((self._topics.journal(self.agent.name), n), why) for n, why in self._journal.problems()]
-        problems += [((self._topics.joins(self.agent.name), n), why) for n, why in self._joining.problems()]
-        said = [f"{topic}/{n} is not published: {why}" for (topic, n), why in problems]
-        return "; ".join([*said, *self._stuck.values()]) or None
+        every = (self._results, self._dead_letters, self._journal.outboxes, self._joining.outboxes)
+        problems = [problem for outboxes in every for problem in outboxes.problems()]
+        return "; ".join([*problems, *self._stuck.values()]) or None
 
     @property
     def joins_waiting(self) -> int:
@@ -344,8 +342,8 @@ class AgentWorker:
         if self._beginning is not None:
             self._beginning.cancel()
         await self.runtime.close()
-        for outbox in self._outboxes.values():
-            outbox.close()
+        for outboxes in (self._results, self._dead_letters, self._journal.outboxes):
+            outboxes.close()
 
     # What the runtime asks ----------------------------------------------------------------------
 
@@ -488,9 +486,7 @@ class AgentWorker:
                 Outgoing(number, _key_of(record), outcome.value, outcome.headers)
             )
         for partition, records in outgoing.items():
-            self._outbox(self._results_topic, partition, self._on_published, self._result_too_large).put(
-                records
-            )
+            self._results.put(partition, records)
 
     def _on_published(self, numbers: Sequence[int]) -> None:
         if self._past.knows_of_runs():
@@ -511,10 +507,9 @@ class AgentWorker:
         numbers = [next(self._letter_numbers) for _ in outcome.letters]
         self._buried[numbers[-1]] = number, work, outcome
         metrics.counter("dead_letters", self.agent.name).inc(len(numbers))
-        topic, partition = self._topics.dead(self.agent.name), work.record.partition
-        self._outbox(topic, partition, self._on_buried, dead_letters.shorten).put(
-            Outgoing(letter_number, *letter)
-            for letter_number, letter in zip(numbers, outcome.letters, strict=True)
+        letters = zip(numbers, outcome.letters, strict=True)
+        self._dead_letters.put(
+            work.record.partition, [Outgoing(letter_number, *letter) for letter_number, letter in letters]
         )
 
     def _on_buried(self, numbers: Sequence[int]) -> None:
@@ -782,19 +777,8 @@ class AgentWorker:
 
     # Publishing ---------------------------------------------------------------------------------
 
-    def _outbox(
-        self,
-        topic: str,
-        partition: int,
-        acknowledged: Callable[[Sequence[int]], None],
-        too_large: TooLarge,
-    ) -> Outbox:
-        outbox = self._outboxes.get((topic, partition))
-        if outbox is None:
-            outbox = self._outboxes[topic, partition] = self._publisher.outbox(
-                topic, partition, acknowledged, self._publish_failed, too_large
-            )
-        return outbox
+    def _outboxes_of(self, topic: str) -> "partial[Outboxes]":
+        return partial(Outboxes, topic, lambda: self._publisher, self._publish_failed)
 
     def _result_too_large(self, refused: Outgoing) -> Outgoing | None:
         """Say in place of a result that Kafka does not take it: the topic's limit is lower than ours."""
