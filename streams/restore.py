@@ -11,7 +11,7 @@ from typing import Protocol
 
 from streams import envelope as envelopes
 from streams.envelope import EnvelopeError, Record
-from streams.joining import RecordPlace
+from streams.join_parts import RecordPlace
 from streams.journal import learn
 from streams.kafka.connection import Connection
 from streams.kafka.reader import Place, Reader

@@ -20,7 +20,7 @@ from streams import envelope as envelopes
 from streams import rounds
 from streams.envelope import RESULT, TASK, Envelope, Record, first_round, place
 from streams.join_records import Key, Reference
-from streams.joins import Firing
+from streams.join_table import Firing
 from streams.payloads import ResultPayload
 from streams.restore import Past
 from streams.topics import Topics

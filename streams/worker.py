@@ -8,7 +8,7 @@ import asyncio
 import os
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
@@ -24,7 +24,6 @@ from agents.core.blocking import in_thread
 from agents.core.budget import Budget
 from agents.core.errors import (
     AgentError,
-    ConfigurationError,
     DeadlineExceededError,
     InDoubtError,
     InvalidInputError,
@@ -45,11 +44,10 @@ from streams import envelope as envelopes
 from streams.allowance import RunAllowance, spent_before
 from streams.answers import Answers, Given, Outcome, why_timed_out, why_upstream_failed
 from streams.envelope import Record, place
-from streams.join_records import JoinStateError, Key
-from streams.joining import Joining, JoinLog
-from streams.joins import Firing, records_of
+from streams.join_parts import JoinLog, JoinParts
+from streams.join_runs import JoinRuns
 from streams.journal import JournalWriter
-from streams.kafka.publisher import RETRY_PAUSE, Outgoing, Publisher, PublishError
+from streams.kafka.publisher import Outgoing, Publisher
 from streams.kafka.reader import Place
 from streams.kafka.subscriber import Position
 from streams.outboxes import Outboxes
@@ -141,24 +139,23 @@ class AgentWorker:
             topics=topics,
             past=self._past,
         )
-        self._joining = Joining(
+        self._join_parts = JoinParts(
             agent=agent.name,
             source=joins,
             outboxes=self._outboxes_of(topics.joins(agent.name)),
-            fire=self._fire,
+            fire=lambda firing: self._join_runs.fire(firing),  # noqa: PLW0108 (which does not exist yet)
             acknowledge=self.runtime.acknowledge,
             clock=lambda: int(self._wall_clock().timestamp() * 1000),
         )
-        self._join_log = joins
-        self._owned: set[int] = set()
-        self._firing: dict[tuple[int, Key], Firing] = {}
-        self._again: dict[tuple[int, Key], Firing] = {}
-        self._to_begin: list[Firing] = []
-        self._beginning: asyncio.Task[None] | None = None
-        self._assigned = asyncio.Event()
+        self._join_runs = JoinRuns(
+            agent=agent.name,
+            source=joins,
+            router=self.router,
+            knows_past=self._knows_past_of,
+            offer=self._offer_join,
+            finish=self._join_parts.finish,
+        )
         self._restoring = asyncio.Lock()
-        self._joined: dict[int, Work] = {}
-        self._stuck: dict[int, str] = {}
         self._journal = JournalWriter(
             agent=agent.name,
             source=f"/callboard/{app}/{agent.name}",
@@ -195,7 +192,7 @@ class AgentWorker:
         for topic, number in Counter(record.topic for record in records).items():
             self._count_record[topic].inc(number)
         if self.router.joins:
-            self._joining.note(records)
+            self._join_parts.note(records)
         for record in records:
             work = self._with_care(self.router.meaning_of(record))
             offers.append(self._offer(work, epoch))
@@ -244,7 +241,7 @@ class AgentWorker:
 
     async def on_revoked(self) -> None:
         """Let runs end, as far as they do in time, and commit."""
-        self._assigned.clear()
+        self._join_runs.pause()
         self.runtime.revoke()
         drained = await self.runtime.drain(self._drain_seconds)
         self._orderly = True
@@ -272,8 +269,8 @@ class AgentWorker:
             (p.topic, p.partition): hint.read(self.metadata_at(p), self._cluster) for p in positions
         }
         self._epoch, self._orderly = epoch, self._stops
-        self._owned = {p.partition for p in positions}
-        kept = self._owned - {p.partition for p in positions if not p.adopt}
+        owned = {p.partition for p in positions}
+        kept = owned - {p.partition for p in positions if not p.adopt}
         for outboxes in (self._results, self._dead_letters, self._journal.outboxes):
             outboxes.keep_only(kept)
         self._past.keep_only(kept)
@@ -284,21 +281,14 @@ class AgentWorker:
         }
         metrics.counter("rebalances", self.agent.name).inc()
         self.runtime.assign([self._assignment(p, epoch) for p in positions])
-        self._joined = {
-            number: work for number, work in self._joined.items() if work.record.partition in kept
-        }
         self._buried = {
             number: buried for number, buried in self._buried.items() if buried[1].record.partition in kept
         }
-        self._stuck = {n: why for n, why in self._stuck.items() if n in kept}
-        self._again.clear()
-        self._begin_only(kept)
+        self._join_runs.assign(kept, epoch, begins=not self._stops)
         if self.router.joins:
-            self._joining.assign(self._owned, kept)
+            self._join_parts.assign(owned, kept)
         if self._stops:
             self._membership.commit_soon(self._hints)  # nothing of it begins, so nobody will have died
-        else:
-            self._assigned.set()
 
     def _assignment(self, position: Position, epoch: int) -> Assignment:
         known = self._hints[position.topic, position.partition]
@@ -320,14 +310,14 @@ class AgentWorker:
 
     def not_ready(self) -> str | None:
         """Say why results do not get out, or nothing if they do."""
-        every = (self._results, self._dead_letters, self._journal.outboxes, self._joining.outboxes)
+        every = (self._results, self._dead_letters, self._journal.outboxes, self._join_parts.outboxes)
         problems = [problem for outboxes in every for problem in outboxes.problems()]
-        return "; ".join([*problems, *self._stuck.values()]) or None
+        return "; ".join([*problems, *self._join_runs.problems()]) or None
 
     @property
     def joins_waiting(self) -> int:
         """How many joins wait for further parts."""
-        return self._joining.table.waiting
+        return self._join_parts.table.waiting
 
     async def stop(self) -> None:
         """Drain, commit, and cancel what is left.
@@ -338,9 +328,8 @@ class AgentWorker:
         self._stops = True
         self.runtime.revoke(for_good=True)
         await self.on_revoked()
-        self._joining.close()
-        if self._beginning is not None:
-            self._beginning.cancel()
+        self._join_parts.close()
+        self._join_runs.close()
         await self.runtime.close()
         for outboxes in (self._results, self._dead_letters, self._journal.outboxes):
             outboxes.close()
@@ -359,7 +348,7 @@ class AgentWorker:
 
     async def _execute_with_care(self, work: Work | Part, number: int) -> Outcome | None:
         if isinstance(work, Part):
-            await self._joining.ready(work.record.partition)
+            await self._join_parts.ready(work.record.partition)
             return None
         if work.kind == "skip":
             return None
@@ -460,7 +449,7 @@ class AgentWorker:
         results: list[tuple[int, Work, Outcome]] = []
         for number, work, outcome in done:
             if isinstance(work, Part):
-                self._joining.take(number, work)
+                self._join_parts.take(number, work)
             elif outcome is None:
                 silent.append(number)
             else:
@@ -481,7 +470,7 @@ class AgentWorker:
         for number, work, outcome in results:
             record = work.record
             if work.parts is not None:
-                self._joined[number] = work
+                self._join_runs.publish(number, work)
             outgoing.setdefault(record.partition, []).append(
                 Outgoing(number, _key_of(record), outcome.value, outcome.headers)
             )
@@ -494,12 +483,7 @@ class AgentWorker:
                 work = self.runtime.work_of(number)
                 if isinstance(work, Work):
                     self._past.over(work.record.partition, work.run)
-        for number in numbers if self._joined else ():
-            if (work := self._joined.pop(number, None)) is not None:
-                partition, key = _join_of(work)
-                self._firing.pop((partition, key), None)
-                self._again.pop((partition, key), None)
-                self._joining.finish(partition, key)
+        self._join_runs.acknowledge(numbers)
         self.runtime.acknowledge(numbers)
 
     def _bury(self, number: int, work: Work, outcome: Outcome) -> None:
@@ -532,96 +516,7 @@ class AgentWorker:
         if reason == "duplicate":
             metrics.counter("skipped", self.agent.name, reason).inc()
         if isinstance(work, Work) and work.parts is not None:
-            firing, again = self._firing.pop(_join_of(work), None), self._again.pop(_join_of(work), None)
-            # Stale: it was offered while a rebalance came of which its partition came straight back, so its
-            # state is not read again.
-            if (begin := again or (firing if reason == "stale" else None)) is not None:
-                self._fire(begin)
-
-    # Joins that fire ----------------------------------------------------------------------------
-
-    def _fire(self, firing: Firing) -> None:
-        if (firing.partition, firing.key) in self._firing:
-            # It runs, and the state of its partition was read again. Either the run goes on, and that is all
-            # right, or it was fenced and ends only now: then it begins again after that, see `forget`.
-            self._again[firing.partition, firing.key] = firing
-            return
-        self._firing[firing.partition, firing.key] = firing
-        self._to_begin.append(firing)
-        if self._beginning is None or self._beginning.done():
-            self._beginning = asyncio.get_running_loop().create_task(self._begin_joins())
-
-    async def _begin_joins(self) -> None:
-        """Offer what fired, in the order in which the log says it did: two of one key run in that order."""
-        while self._to_begin:
-            await self._assigned.wait()  # in between, what is offered is dropped
-            epoch, firings = self._epoch, list(self._to_begin)
-            try:
-                if await self._offer_joins(firings, epoch):
-                    del self._to_begin[: len(firings)]
-            except (PublishError, ConfigurationError) as error:
-                log.warning("parts of joins cannot be read, trying again", error=str(error) or repr(error))
-                await asyncio.sleep(RETRY_PAUSE)
-            except Exception:
-                # What it may be, these and all later joins would wait in silence until the process ends.
-                log.exception("joins cannot begin, trying again", agent=self.agent.name)
-                await asyncio.sleep(RETRY_PAUSE)
-
-    def _begin_only(self, partitions: Collection[int]) -> None:
-        """Forget what fired elsewhere and was not offered: whoever owns those partitions reads the log."""
-        for lost in (it for it in self._to_begin if it.partition not in partitions):
-            self._firing.pop((lost.partition, lost.key), None)
-        self._to_begin = [it for it in self._to_begin if it.partition in partitions]
-
-    async def _offer_joins(self, firings: Sequence[Firing], epoch: int) -> bool:
-        """Read what the parts said, and offer them; false if partitions may have been lost meanwhile."""
-        firings = [it for it in firings if self._is_ours(it)]
-        absent = {
-            (part.topic, part.partition, part.offset)
-            for firing in firings
-            for part in firing.parts
-            if part.agent not in firing.records
-        }
-        there = await self._join_log.records(absent) if absent else {}
-        complete: list[tuple[Firing, dict[str, Record]]] = []
-        for firing in firings:
-            try:
-                complete.append((firing, records_of(firing, there)))
-            except JoinStateError as error:
-                # Its results were not kept. Said loudly and left as it is: what they said cannot be made up.
-                self._firing.pop((firing.partition, firing.key), None)
-                self._stuck[firing.partition] = str(error)
-                log.error("a join cannot run", agent=self.agent.name, round=firing.key, reason=str(error))  # noqa: TRY400 (no fault of the program)
-        parts = [record for _, records in complete for record in records.values()]
-        if not await self._knows_past_of(parts, epoch) or epoch != self._epoch:
-            return False
-        for firing, records in complete:
-            try:
-                self._offer_join(self.router.work_of(firing, records), epoch)
-            except Exception as error:
-                # The workflow is another one by now, perhaps. The other joins go on.
-                self._firing.pop((firing.partition, firing.key), None)
-                self._stuck[firing.partition] = f"a join of {firing.key[0]!r} cannot run: {error!r}"
-                log.exception("a join cannot run", agent=self.agent.name, round=firing.key)
-        return True
-
-    def _is_ours(self, firing: Firing) -> bool:
-        """Tell whether a join is of a workflow that is here; others are passed over, as their events are."""
-        if self.router.knows(firing.key[0]):
-            return True
-        metrics.counter("skipped", self.agent.name, "other_workflow").inc()
-        log.warning("a join of another workflow is left as it is", agent=self.agent.name, round=firing.key)
-        self._firing.pop((firing.partition, firing.key), None)
-        return False
-
-    def _offer_join(self, work: Work, epoch: int) -> None:
-        if work.kind != "skip":
-            self._with_care(work)
-            self.runtime.offer([self._offer(work, epoch)])
-            return
-        partition, key = _join_of(work)
-        self._firing.pop((partition, key), None)
-        self._joining.finish(partition, key)
+            self._join_runs.forget(work, reason)
 
     # Offering -----------------------------------------------------------------------------------
 
@@ -644,6 +539,10 @@ class AgentWorker:
                 offset = event = None
         size = len(record.value or b"") + 512
         return Offer(work, number, epoch, offset, lane, deadline, size, event, record.timestamp, budget)
+
+    def _offer_join(self, work: Work, epoch: int) -> None:
+        self._with_care(work)
+        self.runtime.offer([self._offer(work, epoch)])
 
     def _deadline(self, work: Work) -> int | None:
         """Give a run's deadline by the runtime's clock."""
@@ -813,11 +712,6 @@ class Membership(Protocol):
 
     def resume(self, places: Any) -> None:
         """Read again."""
-
-
-def _join_of(work: Work) -> tuple[int, Key]:
-    """Name the join that a run is of."""
-    return work.record.partition, (work.envelope.workflow or "", work.envelope.round or "")
 
 
 def _reason(work: Work, raised: BaseException, *, again: bool) -> str:

@@ -78,8 +78,8 @@ async def test_a_time_limit(then: Any, restart: bool) -> None:  # noqa: FBT001 (
         await world.assign(0)
         await settle()
     await world.go(62)
-    world.worker._joining._caught_up.clear()  # nothing old was read for a while
-    world.worker._joining.tick()
+    world.worker._join_parts._caught_up.clear()  # nothing old was read for a while
+    world.worker._join_parts.tick()
     await settle()
     if then == "fail":
         says = "no result of middle came in time; there were those of left, right"

@@ -146,7 +146,7 @@ async def test_a_part_waits_for_the_state_of_its_join_longer_than_runs_may_take(
 
 
 async def test_a_join_runs_although_kafka_was_away_when_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.worker.RETRY_PAUSE", 0, raising=False)
+    monkeypatch.setattr("streams.join_runs.RETRY_PAUSE", 0)
     world = await a_joiner()
     world.agent.hold = asyncio.Event()
     await world.give(LEFT, RIGHT)

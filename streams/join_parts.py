@@ -1,4 +1,4 @@
-"""The joins of one agent at work: what parts come to is written to `joins.<agent>`, what fires is handed on.
+"""The parts of one agent's joins: what they come to is written to `joins.<agent>`, what fires is handed on.
 
 Does what `JoinTable` says: a part is done when its change is in the log, and a join begins to run when the
 change that says so is. Never touches the Kafka clients.
@@ -16,7 +16,7 @@ import structlog
 from agents import metrics
 from streams.envelope import Record, record_digest
 from streams.join_records import Key, Reference
-from streams.joins import Change, Firing, JoinTable
+from streams.join_table import Change, Firing, JoinTable
 from streams.kafka.publisher import Outgoing
 from streams.outboxes import Outboxes
 from streams.work import Part, failed
@@ -45,8 +45,8 @@ class JoinLog(Protocol):
         """Give the records at topics, partitions and offsets, without those that are not kept any more."""
 
 
-class Joining:
-    """The joins of one agent.
+class JoinParts:
+    """The joins of one agent, until they fire.
 
     Args:
         agent: Name of the agent.

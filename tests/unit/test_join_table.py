@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from agents.core.workflow import Awaiting
 from streams.envelope import record_digest
 from streams.join_records import JoinStateError, Reference, Slot
-from streams.joins import KEEP_MS, KEEP_VOID_MS, Change, Firing, JoinTable, Loaded, records_of
+from streams.join_table import KEEP_MS, KEEP_VOID_MS, Change, Firing, JoinTable, Loaded, records_of
 
 KEY, OTHER = ("flow", "round-1"), ("flow", "round-2")
 NOW = 1_770_000_000_000
@@ -501,7 +501,7 @@ def test_records_are_read_again_after_a_restart_and_compared() -> None:
 
 
 async def test_what_waits_holds_no_more_memory_than_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("streams.joins.MAX_HELD_BYTES", 1500)
+    monkeypatch.setattr("streams.join_table.MAX_HELD_BYTES", 1500)
     world = World(TWO).take(a(), b())
     assert world.fired[0].records.keys() == {"a"}
     world.take(a(), b(), key=OTHER)  # what fired has given back its room
