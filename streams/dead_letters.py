@@ -4,14 +4,16 @@ The original key, value and headers byte for byte; what is known about the failu
 them, some of them named as Spring Kafka and Kafka Connect users know them.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from agents.core.errors import InvalidInputError
 from streams import envelope as envelopes
 from streams.envelope import Headers, Record
 from streams.kafka.publisher import Outgoing
 from streams.topics import MAX_RECORD_BYTES
+from streams.work import Kind
 
 ORIGINAL = "kafka_dlt-original-"
 OWN = "dlt-"
@@ -60,6 +62,7 @@ INVALID = "invalid_event"
 REFUSED = "refused"
 POISON = "poison"
 REASONS = (RETRIES_EXHAUSTED, NOT_RETRYABLE, INVALID, REFUSED, POISON)
+OF_KIND: Mapping[Kind, str] = {"invalid": INVALID, "refused": REFUSED, "poison": POISON}
 
 
 class Letter(NamedTuple):
@@ -68,6 +71,19 @@ class Letter(NamedTuple):
     key: bytes | None
     value: bytes | None
     headers: Headers
+
+
+def reason_of(kind: Kind, raised: BaseException, *, again: bool) -> str:
+    """Name why a run makes dead letters.
+
+    Args:
+        kind: Of the work.
+        raised: What it ended with.
+        again: Whether trying again might have helped.
+    """
+    if again:
+        return RETRIES_EXHAUSTED
+    return INVALID if isinstance(raised, InvalidInputError) else OF_KIND.get(kind, NOT_RETRYABLE)
 
 
 def write(

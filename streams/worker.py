@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from functools import partial
 from inspect import isawaitable
 from itertools import count
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
@@ -26,7 +26,6 @@ from agents.core.errors import (
     AgentError,
     DeadlineExceededError,
     InDoubtError,
-    InvalidInputError,
     InvalidOutputError,
     JoinTimeoutError,
     PoisonError,
@@ -49,7 +48,7 @@ from streams.join_runs import JoinRuns
 from streams.journal import JournalWriter
 from streams.kafka.publisher import Outgoing, Publisher
 from streams.kafka.reader import Place
-from streams.kafka.subscriber import Position
+from streams.kafka.subscriber import Membership, Position
 from streams.outboxes import Outboxes
 from streams.restore import Past, Restore, identity
 from streams.router import MAX_KEY_BYTES, Router
@@ -60,13 +59,6 @@ log = structlog.stdlib.get_logger()
 
 COMMIT_SECONDS = 10.0
 
-REASONS = {
-    "run": dead_letters.NOT_RETRYABLE,
-    "upstream_failed": dead_letters.NOT_RETRYABLE,
-    "invalid": dead_letters.INVALID,
-    "refused": dead_letters.REFUSED,
-    "poison": dead_letters.POISON,
-}
 ERROR_TYPES = frozenset(kind.type for kind in all_errors())
 
 
@@ -178,7 +170,7 @@ class AgentWorker:
         self._count_status = {status: metrics.counter("runs", name, status.value) for status in AgentStatus}
         self._seconds = metrics.histogram("run_seconds", name)
 
-    def join_group(self, publisher: Publisher, membership: "Membership", *, cluster: str) -> None:
+    def join_group(self, publisher: Publisher, membership: Membership, *, cluster: str) -> None:
         """Take what only exists once the broker is connected."""
         self._publisher, self._membership, self._cluster = publisher, membership, cluster
 
@@ -394,7 +386,9 @@ class AgentWorker:
             else outcome.error is not None and outcome.error.retryable
         )
         if raised is not None:
-            outcome.letters = self._letters(work, outcome, _reason(work, raised, again=again))
+            outcome.letters = self._letters(
+                work, outcome, dead_letters.reason_of(work.kind, raised, again=again)
+            )
         if again:
             raise TryAgain(outcome, retry_after(raised) if raised is not None else None)
         return outcome
@@ -690,34 +684,6 @@ class AgentWorker:
     def _publish_failed(self, reason: str) -> None:
         metrics.counter("publish_retries", self.agent.name).inc()
         log.warning("publish failed, trying again", agent=self.agent.name, reason=reason)
-
-
-class Membership(Protocol):
-    """The consumer group membership a worker steers."""
-
-    def commit_soon(self, places: Iterable[Place]) -> None:
-        """Commit shortly what `commit_of` gives for these."""
-
-    async def commit_now(self) -> None:
-        """Commit what is pending."""
-
-    def is_certain(self) -> bool:
-        """Tell whether this member owns its partitions for certain."""
-
-    async def certainty(self) -> None:
-        """Wait until it does; never, if they are lost."""
-
-    def pause(self, places: Any) -> None:
-        """Stop reading."""
-
-    def resume(self, places: Any) -> None:
-        """Read again."""
-
-
-def _reason(work: Work, raised: BaseException, *, again: bool) -> str:
-    if again:
-        return dead_letters.RETRIES_EXHAUSTED
-    return dead_letters.INVALID if isinstance(raised, InvalidInputError) else REASONS[work.kind]
 
 
 def _key_of(record: Record) -> bytes | None:

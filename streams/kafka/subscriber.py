@@ -78,6 +78,28 @@ class Handler(Protocol):
         """Give the next offset to read after a restart, and what is committed beside it."""
 
 
+class Membership(Protocol):
+    """What a handler may tell and ask its membership of the group."""
+
+    def commit_soon(self, places: Iterable[tuple[str, int]]) -> None:
+        """Commit shortly what `commit_of` gives for these."""
+
+    async def commit_now(self) -> None:
+        """Commit what is pending."""
+
+    def is_certain(self) -> bool:
+        """Tell whether this member owns its partitions for certain."""
+
+    async def certainty(self) -> None:
+        """Wait until it does; never, if they are lost."""
+
+    def pause(self, places: Iterable[tuple[str, int]]) -> None:
+        """Stop reading."""
+
+    def resume(self, places: Iterable[tuple[str, int]]) -> None:
+        """Read again."""
+
+
 class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aiokafka ships no types
     """Membership of one consumer group, for one agent.
 
