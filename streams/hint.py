@@ -98,10 +98,9 @@ def end(hint: Hint) -> Hint:
 
     What others died of before it is not cleared by that: it may not have come to it.
     """
-    deaths = max(0, hint.starts - 1)
-    return Hint(
-        hint.cluster, deaths, hint.until if deaths else 0, hint.until if deaths else hint.reach, hint.done
-    )
+    if not marks(hint):
+        return Hint(hint.cluster, 0, 0, hint.reach, hint.done)
+    return Hint(hint.cluster, hint.starts - 1, hint.until, hint.until, hint.done)
 
 
 def go_on(hint: Hint, offset: int, *, reach: int, done: bytes) -> Hint:

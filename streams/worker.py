@@ -47,7 +47,6 @@ from streams.join_parts import JoinLog, JoinParts
 from streams.join_runs import JoinRuns
 from streams.journal import JournalWriter
 from streams.kafka.publisher import Outgoing, Publisher
-from streams.kafka.reader import Place
 from streams.kafka.subscriber import Membership, Position
 from streams.outboxes import Outboxes
 from streams.restore import Past, Restore, identity
@@ -105,9 +104,9 @@ class AgentWorker:
         self._epoch = 0
         self._numbers: dict[tuple[str, int], int] = {}
         self._places: list[tuple[str, int]] = []
-        self._hints: dict[Place, hint.Hint] = {}
+        self._hints: dict[tuple[str, int], hint.Hint] = {}
         self._past = Past()
-        self._unseen: dict[Place, int] = {}
+        self._unseen: dict[tuple[str, int], int] = {}
         self._orderly = False
         self._stops = False
         self._cluster = ""
@@ -249,17 +248,18 @@ class AgentWorker:
 
     def metadata_at(self, position: Position) -> str:
         """Count that a worker begins on a partition, before anything of it is begun."""
+        return self._hint_at(position).text()
+
+    def _hint_at(self, position: Position) -> hint.Hint:
         known = self._hints.get((position.topic, position.partition))
         if position.adopt and known is not None:
-            return known.text()  # it came straight back: the same member goes on
+            return known  # it came straight back: the same member goes on
         before = hint.read(position.metadata, self._cluster)
-        return hint.begin(before, position.offset, slots=self.agent.config.concurrency).text()
+        return hint.begin(before, position.offset, slots=self.agent.config.concurrency)
 
     async def on_assigned(self, positions: Sequence[Position], epoch: int) -> None:
         """Own exactly these partitions."""
-        self._hints = {
-            (p.topic, p.partition): hint.read(self.metadata_at(p), self._cluster) for p in positions
-        }
+        self._hints = {(p.topic, p.partition): self._hint_at(p) for p in positions}
         self._epoch, self._orderly = epoch, self._stops
         owned = {p.partition for p in positions}
         kept = owned - {p.partition for p in positions if not p.adopt}
