@@ -20,7 +20,6 @@ from streams.envelope import RESULT, Envelope, Record
 from streams.payloads import BackPayload, ResultPayload, TaskPayload
 from streams.topics import Topics
 
-MAX_PARTS = 64  # of a join, whose letters are looked for
 UNSUCCESSFUL = frozenset({AgentStatus.FAILED, AgentStatus.CANCELED})
 
 
@@ -115,6 +114,14 @@ class Entry:
             return max(0.0, (ended - begun).total_seconds())
         except (ValueError, TypeError):  # no times, or one with a zone and one without
             return None
+
+    @property
+    def letters(self) -> list[str]:
+        """The ids of a result's dead letters, if it has any: one for each event it answers."""
+        if self.result is None or self.result.run is None:
+            return []
+        # Ids are free text, and one with a comma in it counts as several: then some of these name nothing.
+        return [letter_id(self.result.run, part) for part in range((self.answers or "").count(",") + 1)]
 
     @property
     def failed(self) -> bool:
@@ -282,24 +289,29 @@ class History:
     @property
     def succeeded(self) -> bool:
         """Whether it is finished and no leaf failed, but for failures that were published again since."""
-        return self.finished and not any(leaf.failed and not self._redriven(leaf) for leaf in self.leaves)
+        if not self.finished:
+            return False
+        failures = [leaf for leaf in self.leaves if leaf.failed]
+        letters = self._redriven_letters() if failures else frozenset()
+        return all(self._redriven(leaf, letters) for leaf in failures)
 
-    def _redriven(self, failure: Entry) -> bool:
-        """Tell whether what failed, here or upstream, was published again: what came of that counts now."""
-        letters = {
+    def _redriven_letters(self) -> frozenset[str]:
+        return frozenset(
             value.decode(errors="replace")
             for entry in self.entries
             for name, value in entry.record.headers
             if name == "ce_redriveof" and value
-        }
+        )
+
+    def _redriven(self, failure: Entry, letters: frozenset[str]) -> bool:
+        """Tell whether what failed, here or upstream, was published again: what came of that counts now."""
         behind, seen = [failure], set()
         while letters and behind:
             entry = behind.pop()
             if entry in seen or not entry.failed:
                 continue
             seen.add(entry)
-            run = None if entry.result is None else entry.result.run
-            if run is not None and any(letter_id(run, part) in letters for part in range(MAX_PARTS)):
+            if not letters.isdisjoint(entry.letters):
                 return True
             behind += self.causes(entry)
         return False

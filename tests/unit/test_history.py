@@ -400,6 +400,20 @@ def test_a_failure_that_was_published_again_and_came_to_good_is_none_any_more() 
     assert log.history().succeeded
 
 
+def test_any_part_of_a_join_tells_that_it_was_published_again_however_many_it_has() -> None:
+    log, run, sources = Log(), "ab" * 32, [f"s{number}" for number in range(70)]
+    log.task("a")
+    log.result("a", "root", followers=sources)
+    for source in sources:
+        log.result(source, "a-result", followers=["b"])
+    log.result("b", *(f"{source}-result" for source in sources), status="failed", run=run)
+    again = Envelope("again", "/test", RESULT, WORKFLOW, round="again", status="completed")
+    letter = letter_id(run, 69).encode()
+    log.append("tasks.b", {"agent": "s69", "status": "completed"}, [*encode(again), ("ce_redriveof", letter)])
+    log.result("b", "again", identity="b-again", round_="again")
+    assert log.history().succeeded
+
+
 def test_a_result_that_was_published_again_for_one_agent_is_no_task_that_cannot_be_read() -> None:
     log = Log()
     log.task("a")
