@@ -34,6 +34,7 @@ OWN_NAMES = (
 )
 ORIGINAL_NAMES = ("topic", "partition", "offset", "timestamp")
 ADDED = frozenset({*(OWN + name for name in OWN_NAMES), *(ORIGINAL + name for name in ORIGINAL_NAMES)})
+OMITTED = OWN + "omitted-bytes"
 MAX_MESSAGE_BYTES = 8_000
 
 
@@ -129,12 +130,10 @@ def write(
 def shorten(letter: Outgoing) -> Outgoing:
     """Give a letter that Kafka refuses without its value, and the second time without the other's headers."""
     if letter.value is not None:
-        size = ("dlt-omitted-bytes", str(len(letter.value)).encode())
-        headers = [*(it for it in letter.headers if it[0] != size[0]), size]
+        size = (OMITTED, str(len(letter.value)).encode())
+        headers = [*(header for header in letter.headers if header[0] != OMITTED), size]
         return letter._replace(value=None, headers=headers)
-    return letter._replace(
-        key=None, headers=[(name, it) for name, it in letter.headers if name.startswith((OWN, ORIGINAL))]
-    )
+    return letter._replace(key=None, headers=[header for header in letter.headers if header[0] in ADDED])
 
 
 def letter_id(run: str, number: int) -> str:

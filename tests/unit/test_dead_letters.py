@@ -64,7 +64,7 @@ def test_a_value_no_topic_takes_stays_where_it_is() -> None:
 
 
 def test_a_letter_kafka_refuses_says_less_each_time() -> None:
-    (record,) = written(event(("big", b"b")))
+    (record,) = written(event(("big", b"b"), ("dlt-exception-stacktrace", b"big, and not ours")))
     once = shorten(Outgoing(1, record.key, record.value, list(record.headers)))
     assert (once.value, once.key) == (None, b"key")
     twice = shorten(once)
