@@ -133,11 +133,11 @@ async def faststream_batch(arena: Arena) -> Figures:
     from faststream import AckPolicy, FastStream
     from faststream.kafka import KafkaBroker, KafkaMessage
 
-    from streams.kafka.private_access import producer_of
     from streams.kafka.publisher import PRODUCER_OPTIONS
 
     source, target = await _filled(arena)
     broker = KafkaBroker(arena.servers, logger=None, apply_types=False, **PRODUCER_OPTIONS)
+    state: Any = broker.config.producer
 
     handler: Any
 
@@ -150,7 +150,8 @@ async def faststream_batch(arena: Arena) -> Figures:
         return message.body
 
     async def handle(records: Any) -> None:
-        producer = producer_of(broker)
+        # Its own producer: FastStream itself publishes one record at a time and waits for it.
+        producer = state._producer.producer  # noqa: SLF001 (there is no public way to it)
         await asyncio.gather(
             *[
                 await producer.send(target, r.value, r.key, partition=r.partition, headers=list(r.headers))

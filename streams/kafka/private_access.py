@@ -1,19 +1,10 @@
-"""Every private attribute of FastStream and aiokafka that Callboard needs; a contract test holds each one."""
+"""Every private attribute of aiokafka that Callboard needs; a contract test holds each one."""
 
 import asyncio
 import time
 from collections.abc import Callable, Iterable
-from typing import Any
 
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
-from faststream.kafka import KafkaBroker
-
-
-def producer_of(broker: KafkaBroker) -> AIOKafkaProducer:
-    """Give the started broker's own producer: FastStream publishes one record at a time and waits for it."""
-    state: Any = broker.config.producer
-    producer: AIOKafkaProducer = state._producer.producer  # noqa: SLF001 (module's purpose)
-    return producer
+from aiokafka import AIOKafkaConsumer
 
 
 def generation_of(consumer: AIOKafkaConsumer) -> int:

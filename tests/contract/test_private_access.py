@@ -15,9 +15,6 @@ from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
 from aiokafka.protocol.group import LeaveGroupRequest
-from faststream.exceptions import IncorrectState
-from faststream.kafka import KafkaBroker
-from faststream.kafka.publisher.state import RealProducer
 from packaging.requirements import Requirement
 
 from streams.kafka import private_access
@@ -27,7 +24,6 @@ from streams.kafka.private_access import (
     learn_leaders,
     left_for_good,
     make_dynamic,
-    producer_of,
     watch_heartbeats,
 )
 
@@ -49,7 +45,6 @@ def private_attributes(path: Path) -> set[str]:
 
 def test_this_file_knows_every_attribute_the_module_touches() -> None:
     assert private_attributes(Path(private_access.__file__)) == {
-        "_producer",
         "_coordinator",
         "_coordination_task",
         "_do_heartbeat",
@@ -88,15 +83,6 @@ async def consumer() -> AsyncIterator[AIOKafkaConsumer]:
     yield it
     it._coordinator = None
     await it.stop()
-
-
-async def test_the_brokers_producer(producer: AIOKafkaProducer) -> None:
-    broker = KafkaBroker("127.0.0.1:1")
-    with pytest.raises(IncorrectState, match="connect broker first"):
-        producer_of(broker)
-    state: Any = broker.config.producer
-    state._producer = RealProducer(producer)  # as its `connect` does once the producer is started
-    assert producer_of(broker) is producer
 
 
 async def test_the_generation_of_a_consumer(consumer: AIOKafkaConsumer) -> None:
