@@ -5,7 +5,7 @@ The runtime decides, because rates are of all runs together, and because what an
 
 from typing import Any
 
-from agents.core.budget import Budget, Spent
+from agents.core.budget import Spent
 from agents.core.errors import BudgetExceededError
 from agents.core.llm import spent_on
 from agents.core.runtime import RefusedError, Runtime
@@ -33,18 +33,6 @@ class RunAllowance:
 
     def __init__(self, runtime: Runtime[Any, Any], number: int, work: Work) -> None:
         self._runtime, self._number, self._work = runtime, number, work
-        self._reserved: dict[int, int] = {}
-
-    @property
-    def left(self) -> Budget:
-        """What the workflow may still spend, without what is reserved."""
-        budget = self._work.envelope.budget or Budget()
-        return budget.minus(self.spent + Spent(len(self._reserved), sum(self._reserved.values())))
-
-    @property
-    def spent(self) -> Spent:
-        """What the run took, calls included that may have been paid for without an answer."""
-        return self._work.spent
 
     async def reserve(self, tokens: int) -> int:
         """Reserve one call of at most so many tokens, waiting where a rate limit says so.
@@ -53,22 +41,20 @@ class RunAllowance:
             BudgetExceededError: If it does not fit into what is left.
         """
         try:
-            ask = await self._runtime.ask(self._number, tokens)
+            return await self._runtime.ask(self._number, tokens)
         except RefusedError as refused:
             what = {"calls": "no model calls are left", "money": "no money is left"}.get(
                 str(refused), f"a model call of up to {tokens} tokens does not fit into what is left"
             )
+            took = self._work.spent
             raise BudgetExceededError(
-                f"{what} in the budget of this run; it took {self.spent.calls} calls and {self.spent.tokens}"
+                f"{what} in the budget of this run; it took {took.calls} calls and {took.tokens}"
                 " tokens. Raise the budget (ce_budget, AgentConfig(budget=...)), or lower max_tokens"
             ) from None
-        self._reserved[ask] = tokens
-        return ask
 
     def settle(self, number: int, spent: Spent) -> None:
         """Replace a reservation by what the call really took."""
-        del self._reserved[number]
-        self._runtime.spent(number, spent.tokens)
+        self._runtime.spent(number, spent.tokens, spent.micro_usd or 0)
         self._work.spent += spent
 
     def charge(self, spent: Spent) -> None:

@@ -1,4 +1,4 @@
-"""What a workflow may still spend on models: a value that travels with events, and the account of one run.
+"""What a workflow may still spend on models: a value that travels with events, and who keeps count of it.
 
 Budgets are caps on calls, tokens and money. They are split where a workflow forks and summed where it joins:
 the whole workflow has one cap. Money is counted in whole micro-dollars; nothing here knows a price.
@@ -10,8 +10,6 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field
-
-from agents.core.errors import BudgetExceededError
 
 MICRO = 1_000_000
 MOST = 2**53 - 1  # what every JSON reader still counts exactly
@@ -162,56 +160,6 @@ class Allowance(Protocol):
 
     def charge(self, spent: Spent) -> None:
         """Take what was spent before this process knew the run: the usage of replayed answers."""
-
-
-class Spending:
-    """The account of one run; lives as long as the run, over all its attempts."""
-
-    def __init__(self, budget: Budget) -> None:
-        self._budget = budget
-        self._spent = NOTHING
-        self._reserved: dict[int, int] = {}
-        self._next = 1
-
-    @property
-    def left(self) -> Budget:
-        """What the run may still spend, without what is reserved."""
-        reserved = Spent(len(self._reserved), sum(self._reserved.values()))
-        return self._budget.minus(self._spent + reserved)
-
-    @property
-    def spent(self) -> Spent:
-        """What the run's calls took, those included that may have been paid for without an answer."""
-        return self._spent
-
-    async def reserve(self, tokens: int) -> int:
-        """Reserve one call of at most so many tokens.
-
-        Raises:
-            BudgetExceededError: If it does not fit into what is left.
-        """
-        left = self.left
-        if left.calls == 0:
-            raise BudgetExceededError("no model calls are left in the budget of this workflow")
-        if left.tokens is not None and left.tokens < tokens:
-            raise BudgetExceededError(
-                f"a model call of up to {tokens} tokens does not fit into the {left.tokens} left in the"
-                " budget of this workflow; raise the budget, or lower AgentConfig(max_tokens=...)"
-            )
-        if left.micro_usd == 0:
-            raise BudgetExceededError("no money is left in the budget of this workflow")
-        number, self._next = self._next, self._next + 1
-        self._reserved[number] = tokens
-        return number
-
-    def settle(self, number: int, spent: Spent) -> None:
-        """Replace a reservation by what the call really took."""
-        del self._reserved[number]
-        self.charge(spent)
-
-    def charge(self, spent: Spent) -> None:
-        """Take what was spent."""
-        self._spent += spent
 
 
 def _is_number(text: str, name: str) -> bool:

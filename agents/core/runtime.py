@@ -266,7 +266,8 @@ class Runtime(Generic[W, R]):
         """
         ask, self._next_ask = self._next_ask, self._next_ask + 1
         answer = self._asks[ask] = asyncio.get_running_loop().create_future()
-        self._asked.append((ask, number, tokens, 0))
+        # What it will cost nobody knows. It is not nothing: with no money left, none is made.
+        self._asked.append((ask, number, tokens, 1))
         self._soon()
         try:
             refused = await answer
@@ -279,9 +280,9 @@ class Runtime(Generic[W, R]):
             raise RefusedError(refused)
         return ask
 
-    def spent(self, ask: int, tokens: int) -> None:
+    def spent(self, ask: int, tokens: int, micro_usd: int = 0) -> None:
         """Tell what a call really took."""
-        self._spent.append((ask, tokens, 0))
+        self._spent.append((ask, tokens, micro_usd))
         self._soon()
 
     def acknowledge(self, numbers: Iterable[int]) -> None:

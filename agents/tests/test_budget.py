@@ -8,8 +8,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from agents.core import AgentConfig, Budget
-from agents.core.budget import MOST, NOTHING, Spending, Spent
-from agents.core.errors import BudgetExceededError
+from agents.core.budget import MOST, Spent
 
 caps = st.none() | st.integers(min_value=0, max_value=10**12)
 budgets = st.builds(Budget.of, caps, caps, caps)
@@ -122,19 +121,6 @@ def test_prices_add_up_as_far_as_they_are_known() -> None:
     assert Spent(1, 2, 3) + Spent(4, 5, 6) == Spent(5, 7, 9)
     assert Spent(1, 2, 3, 4) + Spent(1, 1, 1) == Spent(2, 3, 4, 4)
     assert Spent(0, 0, 0, 4) + Spent(0, 0, 0, 5) == Spent(0, 0, 0, 9)
-
-
-async def test_what_is_reserved_is_not_there_for_others() -> None:
-    spending = Spending(Budget(calls=3, tokens=100))
-    number = await spending.reserve(60)
-    assert spending.left == Budget(calls=2, tokens=40)
-    with pytest.raises(BudgetExceededError, match="up to 41 tokens does not fit into the 40 left"):
-        await spending.reserve(41)
-    spending.settle(number, Spent(1, 10, 5))
-    assert (spending.left, spending.spent) == (Budget(calls=2, tokens=85), Spent(1, 10, 5))
-    number = await spending.reserve(85)
-    spending.settle(number, NOTHING)
-    assert spending.left == Budget(calls=2, tokens=85)
 
 
 def test_an_agent_takes_a_budget() -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from agents.core import AgentResult
 from agents.core.budget import Budget, Spent
-from agents.core.errors import InDoubtError, InvalidInputError, RetryLaterError
+from agents.core.errors import BudgetExceededError, InDoubtError, InvalidInputError, RetryLaterError
 from agents.core.step import Recorded, StepKey
 from agents.core.task import current_task
 from streams import dead_letters, hint
@@ -514,22 +514,30 @@ async def test_who_gets_past_it_begins_anew() -> None:
 async def test_a_budget_is_split_among_followers_and_what_is_left_goes_on() -> None:
     agent = Worker()
     world = await a_world(chain(agent), agent=agent)
-    left: list[Any] = []
 
     async def answer(value: Any) -> Any:
-        allowance: Any = current_task().allowance
-        left.append(allowance.left)
-        number = await allowance.reserve(100)
+        allowance = current_task().allowance
+        assert allowance is not None
+        number = await allowance.reserve(1_000)
+        with pytest.raises(BudgetExceededError):
+            await allowance.reserve(1)
         allowance.settle(number, Spent(1, 20, 10))
         return value
 
     world.agent.answer = answer
     await world.give(result("first", 0, budget=Budget(calls=4, tokens=1_000)))
-    assert left == [Budget(calls=4, tokens=1_000)]
     assert world.result().headers["ce_budget"] == "calls=3;tokens=970"
 
 
-async def test_what_does_not_fit_into_the_budget_is_not_asked() -> None:
+@pytest.mark.parametrize(
+    ("budget", "says"),
+    [
+        (Budget(calls=0), "no model calls are left in the budget"),
+        (Budget(tokens=99), "a model call of up to 100 tokens does not fit"),
+        (Budget(usd=0), "no money is left in the budget"),
+    ],
+)
+async def test_what_does_not_fit_into_the_budget_is_not_asked(budget: Budget, says: str) -> None:
     world = await a_world()
 
     async def answer(value: Any) -> Any:
@@ -539,10 +547,10 @@ async def test_what_does_not_fit_into_the_budget_is_not_asked() -> None:
         return value
 
     world.agent.answer = answer
-    await world.give(event(0, budget=Budget(tokens=99)))
+    await world.give(event(0, budget=budget))
     kind, message = world.failure()
     assert kind == "budget_exceeded"
-    assert "a model call of up to 100 tokens" in message
+    assert says in message
 
 
 async def test_a_broken_budget_is_a_bad_event() -> None:
