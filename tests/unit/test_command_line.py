@@ -6,8 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +37,7 @@ from streams.kafka.local_broker import StartError
 from streams.kafka.publisher import partition_for
 from streams.payloads import ResultPayload
 from streams.topics import MAX_RECORD_BYTES, Topics
+from tests.unit.worker_world import START, TIME, FakeRecord
 
 ROOT = Path(__file__).parents[2]
 COMMANDS = ("up", "status", "down", "run", "publish", "tail", "show", "replay", "demo", "dead")
@@ -51,8 +51,6 @@ HEAVY = (
     "structlog",
     "asyncio",
 )
-NOW = datetime(2026, 1, 31, 12, tzinfo=UTC)
-TIME = int(NOW.timestamp() * 1000)
 # Nothing listens on port 1, and connecting to it is refused at once.
 NOWHERE = {"CALLBOARD_BOOTSTRAP_SERVERS": "127.0.0.1:1"}
 
@@ -87,17 +85,6 @@ def check(ended: "subprocess.CompletedProcess[str]", code: ExitCode, *said: str)
 def refused(code: ExitCode, *said: str) -> Any:
     """Expect a CommandError."""
     return pytest.raises(CommandError, match=".*".join(said), check=lambda error: error.code == code)
-
-
-@dataclass(frozen=True)
-class FakeRecord:
-    topic: str = "tasks.a"
-    offset: int = 0
-    value: bytes | None = b'{"input": 1}'
-    headers: tuple[tuple[str, bytes], ...] = ()
-    key: bytes | None = b"key"
-    partition: int = 0
-    timestamp: int = TIME
 
 
 def event(topic: str, identity: str, payload: Any, *causes: str, offset: int = 0, **more: str) -> FakeRecord:
@@ -425,7 +412,7 @@ def test_no_agent_at_all() -> None:
     ],
 )
 def test_times(text: str, expected: int) -> None:
-    assert moment(text, now=NOW) == expected
+    assert moment(text, now=START) == expected
 
 
 def test_a_time_without_a_zone_is_the_clock_on_the_wall() -> None:
@@ -435,7 +422,7 @@ def test_a_time_without_a_zone_is_the_clock_on_the_wall() -> None:
 @pytest.mark.parametrize("text", ["", "yesterday", "10", "m", "10w", "999999999d"])
 def test_no_times(text: str) -> None:
     with refused(ExitCode.USAGE, "is no time"):
-        moment(text, now=NOW)
+        moment(text, now=START)
 
 
 def test_where_a_search_begins() -> None:

@@ -3,7 +3,6 @@
 import json
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pytest
@@ -12,20 +11,9 @@ from streams.dead_letters import letter_id
 from streams.envelope import RESULT, TASK, Envelope, encode
 from streams.history import Entry, History, State, workflow_of
 from streams.topics import Topics
+from tests.unit.worker_world import TIME, FakeRecord
 
 WORKFLOW = "w"
-TIME = 1_770_000_000_000
-
-
-@dataclass(frozen=True)
-class FakeRecord:
-    topic: str
-    offset: int
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
-    key: bytes | None = b"key"
-    partition: int = 0
-    timestamp: int = TIME
 
 
 class Log:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,25 +13,15 @@ from agents.core.workflow import Awaiting
 from streams.envelope import record_digest
 from streams.join_records import JoinStateError, Reference, Slot
 from streams.join_table import KEEP_MS, KEEP_VOID_MS, Change, Firing, JoinTable, Loaded, records_of
+from tests.unit.worker_world import TIME as NOW
+from tests.unit.worker_world import FakeRecord
 
 KEY, OTHER = ("flow", "round-1"), ("flow", "round-2")
-NOW = 1_770_000_000_000
 ALL = Awaiting(frozenset("abc"), 3)
 TWO = Awaiting(frozenset("abc"), 2, patient=False)
 FIRST = Awaiting(frozenset("abc"), 1, patient=False)
 SOON = replace(ALL, within_ms=1000)
 GO_ON = replace(SOON, then="go_on")
-
-
-@dataclass(frozen=True)
-class FakeRecord:
-    topic: str
-    offset: int
-    value: bytes | None
-    headers: tuple[tuple[str, bytes], ...] = ()
-    key: bytes | None = b"key"
-    partition: int = 0
-    timestamp: int = NOW
 
 
 def a_record(agent: str) -> FakeRecord:

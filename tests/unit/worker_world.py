@@ -29,9 +29,9 @@ BATCH = 3  # records, so that a few of them make several batches
 
 @dataclass(frozen=True)
 class FakeRecord:
-    topic: str
-    offset: int
-    value: bytes | None
+    topic: str = "tasks.a"
+    offset: int = 0
+    value: bytes | None = b'{"input": 1}'
     headers: tuple[tuple[str, bytes], ...] = ()
     key: bytes | None = b"key"
     partition: int = 0
