@@ -15,7 +15,8 @@ test: check simulate mutants ## every test, on the real local Kafka
 check: build ## everything that needs no Kafka and is no test of Python
 	ruff check . && ruff format --check . && mypy && lint-imports --no-logo
 	python -m streams.schemas --check schemas
-	cd rust-agents && cargo fmt --check && cargo clippy --all-targets --quiet -- -D warnings && cargo clippy --all-targets --features mutants --quiet -- -D warnings && cargo test --quiet
+	cd rust-agents && cargo fmt --check && cargo test --quiet
+	cd rust-agents && for features in "" mutants python; do cargo clippy --all-targets --features "$$features" --quiet -- -D warnings; done
 
 simulate: ## the Rust machine in a simulated world of faults: 10^4 schedules, each made by its seed
 	cd rust-agents && cargo run --release --quiet --bin simulate -- --seeds $(or $(SEEDS),10000)
