@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from agents.core.errors import AgentError
 from streams import envelope as envelopes
+from streams import rounds as ways
 from streams.dead_letters import DeadLetter, read
 from streams.envelope import RESULT, TASK, EnvelopeError, Headers
 from streams.kafka.publisher import Publisher
@@ -27,9 +28,6 @@ SOURCE = "/callboard/redrive"
 # Of the original: the rest of them still holds for the new event. A deadline has passed by now.
 REPLACED = frozenset({"ce_specversion", "ce_type", "ce_id", "ce_source", "ce_time", "ce_pass"})
 DROPPED = frozenset({"ce_deadline", OF, BECAUSE})
-# The way back that a redrive is: it says where the new round begins, so that joins after it wait for nothing
-# that lies before it.
-WAY = "{agent}:redrive>{agent}=1"
 # Brokers stamp the records, and their clocks differ.
 CLOCK_SKEW_MS = 60_000
 MOST_REDRIVES = 1_000
@@ -288,8 +286,9 @@ def headers_of(letter: DeadLetter, number: int, reason: str, *, status: str | No
         (OF, letter.id.encode()),
         (BECAUSE, cut(reason).encode()),
     ]
+    # Parts of a join keep theirs: what it waits for depends on where their round began.
     if letter.parts == 1:
-        added.append(("ce_rounds", WAY.format(agent=letter.agent).encode()))
+        added.append(("ce_rounds", ways.redriven(letter.agent).encode()))
         left_out |= {"ce_rounds"}
     if not known.get("ce_correlationid"):
         added.append(("ce_correlationid", workflow_of(letter).encode()))

@@ -36,6 +36,14 @@ def once_more(rounds: str | None, back: Back) -> str:
     return ",".join(f"{way}={times}" for way, times in taken.items())
 
 
+def redriven(agent: str) -> str:
+    """Give the header of a round that begins at an agent, because its event is published again.
+
+    Joins after it wait for nothing that lies before it.
+    """
+    return f"{agent}:redrive>{agent}=1"
+
+
 def entry(rounds: str | None) -> str | None:
     """Tell at which agent the present round began; none if it is the first.
 

@@ -240,6 +240,9 @@ class Router:
         parts = {it.agent: self._part_again(records[it.agent], firing.key, it) for it in firing.parts}
         last = max(parts.values(), key=lambda part: (part.record.timestamp, part.agent))
         envelope = _merged(last.envelope, [part.envelope for part in parts.values()])
+        if any(part.record.topic == self._tasks_topic for part in parts.values()):
+            # They were published again, for this agent alone: for those after it the round begins here.
+            envelope.rounds = rounds.redriven(self._agent)
         work = Work("run", last.record, envelope, self._join_id(firing.key), workflow, last.agent)
         work.parts, work.missing = parts, firing.missing
         if firing.reason == "timeout":

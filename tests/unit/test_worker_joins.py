@@ -7,9 +7,11 @@ import pytest
 from agents import metrics
 from agents.core import Agent, AgentResult, AgentStatus, Workflow, all_of, first_of, quorum
 from agents.core.workflow import Join
+from streams import dead_letters, redrive
 from tests.unit.worker_world import (
     TIME,
     FakeRecord,
+    Sent,
     Worker,
     World,
     a_world,
@@ -25,11 +27,11 @@ LEFT, RIGHT = result("left", 0, "L"), result("right", 0, "R")
 # Joins that need not wait for all
 
 
-def quorum_of(agent: Agent, join: Join) -> Workflow:
+def quorum_of(agent: Agent, join: Join, *, beside: str = "middle") -> Workflow:
     """Declare first -> (left, right, middle) -> agent."""
     workflow = Workflow("flow")
     workflow.step(Worker("first"))
-    for name in ("left", "right", "middle"):
+    for name in ("left", "right", beside):
         workflow.step(Worker(name), after="first")
     workflow.step(agent, after=join)
     return workflow
@@ -199,3 +201,55 @@ async def test_a_round_begins_where_it_went_back_to_wherever_the_task_entered() 
     assert world.results() == []
     await world.give(result("left", 1, "L", **again))
     assert world.agent.inputs == [{"left": "L", "right": "R"}]
+
+
+# Joins that are published again
+
+
+async def test_a_join_after_one_that_was_published_again_waits_for_nothing_that_lies_before_it() -> None:
+    def workflow(agent: Worker) -> Workflow:
+        """Declare first -> (left, right, beside), (left, right) -> reader, (reader, beside) -> last."""
+        steps = {name: agent if agent.name == name else Worker(name) for name in ("reader", "last")}
+        found = quorum_of(steps["reader"], all_of("left", "right"), beside="beside")
+        found.step(steps["last"], after=all_of("reader", "beside"))
+        return found
+
+    reader = Worker()
+    reader.answer = lambda _: 1 / 0
+    world = await a_world(workflow(reader), agent=reader)
+    rounds = {"round": UUID, "rounds": "a:no>first=1"}
+    await world.give(result("left", 0, "L", **rounds), result("right", 0, "R", **rounds))
+    assert world.failure()[0] == "ZeroDivisionError"
+    reader.answer = lambda value: value
+    await world.give(*published_again(world))
+    done = world.result()
+    assert done.body["output"] == {"left": "L", "right": "R"}
+
+    last = Worker("last")
+    behind = await a_world(workflow(last), agent=last)
+    await behind.give(FakeRecord(done.topic, 0, done.value, tuple(as_headers(done))))
+    assert last.inputs == [{"reader": {"left": "L", "right": "R"}}]
+    assert behind.result().body["status"] == "completed"
+
+
+def published_again(world: World) -> list[FakeRecord]:
+    """Give what a redrive makes of all letters a worker has written."""
+    letters = []
+    for number, it in enumerate(world.letters()):
+        letter = dead_letters.read(FakeRecord(it.topic, number, it.value, tuple(as_headers(it)), it.key))
+        assert letter is not None
+        letters.append(letter)
+    (together,) = redrive.rounds(letters, letters, {})
+    return [
+        FakeRecord(
+            f"tasks.{letter.agent}",
+            number,
+            letter.record.value,
+            tuple(redrive.headers_of(letter, together.number, "mended")),
+        )
+        for number, letter in enumerate(together.letters)
+    ]
+
+
+def as_headers(sent: Sent) -> list[tuple[str, bytes]]:
+    return [(name, value.encode()) for name, value in sent.headers.items()]
