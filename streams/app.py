@@ -20,7 +20,7 @@ from agents.core.errors import ConfigurationError
 from agents.core.llm import chosen_backend
 from agents.core.workflow import NAME, Workflow
 from streams.artifacts import KafkaArtifacts
-from streams.kafka.admin import cluster_id, ensure_positions, ensure_topics
+from streams.kafka.admin import cluster_id, ensure_positions, ensure_topics, stamped_by_producers
 from streams.kafka.publisher import PRODUCER_OPTIONS, OwnPublisher
 from streams.kafka.subscriber import AgentSubscriber
 from streams.restore import KafkaJoinLog, KafkaRestore
@@ -182,6 +182,7 @@ class AgentApp(AsgiFastStream):
             settings.connection, topics, partitions=settings.partitions, replication=settings.replication
         )
         await asyncio.gather(
+            self._check_times(),
             *(
                 ensure_positions(
                     settings.connection,
@@ -192,7 +193,7 @@ class AgentApp(AsgiFastStream):
                 )
                 for name, (worker, _) in self._members.items()
                 for inputs in [self._inputs(worker)]
-            )
+            ),
         )
         self._patience = asyncio.get_running_loop().create_task(self._say_why_it_takes_time())
         await self.kafka.connect()
@@ -201,6 +202,39 @@ class AgentApp(AsgiFastStream):
         cluster = await cluster_id(settings.connection)
         for worker, subscriber in self._members.values():
             worker.join_group(publisher, subscriber, cluster=cluster)
+
+    async def _check_times(self) -> None:
+        """Make sure that what a restart looks for is found by the time it was written.
+
+        Raises:
+            ConfigurationError: If it would not be found, and be done again.
+        """
+        agents = self._agents()
+        own = {
+            topic for agent in agents for topic in (self.topics.results(agent), self.topics.journal(agent))
+        }
+        others = {topic for agent in agents for topic in (self.topics.tasks(agent), self.topics.dead(agent))}
+        connection = self.settings.connection
+        stamped = await stamped_by_producers(connection, sorted(own | others))
+        mend = "; ".join(
+            f"kafka-configs.sh --bootstrap-server {connection.servers} --alter --entity-type topics"
+            f" --entity-name {topic} --add-config message.timestamp.type=LogAppendTime"
+            for topic in stamped
+        )
+        if wrong := own.intersection(stamped):
+            raise ConfigurationError(
+                f"{', '.join(sorted(wrong))}: message.timestamp.type is CreateTime, so the clocks of workers"
+                " stamp what they write. After a restart, what was done is looked for by its time: with a"
+                " wrong clock it would not be found, and be done and paid again. With every worker stopped and"
+                f" every task finished, run: {mend}"
+            )
+        if stamped:
+            # Tasks may have come from anywhere for a long time; this costs reading, and no work.
+            log.warning(
+                "producers stamp what is in some topics: each restart reads all of what was done",
+                topics=stamped,
+                to_change_it=mend,
+            )
 
     async def _started(self) -> None:  # async: FastStream runs a plain function in another thread
         # Python looks for garbage after every 700 new objects, which took a third of a busy worker's time.

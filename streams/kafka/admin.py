@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.admin import AIOKafkaAdminClient, NewTopic
+from aiokafka.admin.config_resource import ConfigResource, ConfigResourceType
 from aiokafka.errors import (
     CommitFailedError,
     GroupCoordinatorNotAvailableError,
@@ -90,6 +91,30 @@ async def ensure_topics(
         new = [NewTopic(name, wanted, replication, topic_configs=topics[name]) for name in missing]
         await _create(connection, new)
     return wanted
+
+
+async def stamped_by_producers(connection: Connection, topics: Sequence[str]) -> list[str]:
+    """Tell in which topics a record has the time its producer gives it, instead of the broker's.
+
+    Topics whose settings nobody lets us see are left out.
+
+    Raises:
+        BrokerUnreachableError: If nobody answers.
+    """
+    admin = await _connect(connection)
+    name = "message.timestamp.type"
+    try:
+        answers = await admin.describe_configs(
+            [ConfigResource(ConfigResourceType.TOPIC, topic, {name: ""}) for topic in topics]
+        )
+    finally:
+        await admin.close()
+    return [
+        topic
+        for answer in answers
+        for code, _, _, topic, settings in answer.resources
+        if not code and any(each[:2] == (name, "CreateTime") for each in settings)
+    ]
 
 
 async def ensure_positions(
