@@ -225,7 +225,7 @@ class AgentApp(AsgiFastStream):
             raise ConfigurationError(
                 f"{', '.join(sorted(wrong))}: message.timestamp.type is CreateTime, so the clocks of workers"
                 " stamp what they write. After a restart, what was done is looked for by its time: with a"
-                " wrong clock it would not be found, and be done and paid again. With every worker stopped and"
+                " wrong clock it would not be found, and be done and paid again. With all workers stopped and"
                 f" every task finished, run: {mend}"
             )
         if stamped:
