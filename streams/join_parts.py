@@ -17,7 +17,7 @@ from agents import metrics
 from streams.envelope import Record, record_digest
 from streams.join_records import Key, Reference
 from streams.join_table import Change, Firing, JoinTable
-from streams.kafka.publisher import Outgoing
+from streams.kafka.publisher import RETRY_PAUSE, Outgoing
 from streams.outboxes import Outboxes
 from streams.work import Part, failed
 
@@ -29,7 +29,6 @@ GRACE_MS = 1_000
 OLD_MS = 5_000
 CATCHING_UP_SECONDS = 2.0
 SWEEP_SECONDS = 600.0
-RETRY_PAUSE = 0.5
 
 
 RecordPlace = tuple[str, int, int]

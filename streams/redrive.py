@@ -18,7 +18,7 @@ from streams import rounds as ways
 from streams.dead_letters import DeadLetter, read
 from streams.envelope import RESULT, TASK, EnvelopeError, Headers
 from streams.kafka.publisher import Publisher
-from streams.kafka.reader import Place, Reader
+from streams.kafka.reader import CLOCK_SKEW_MS, Place, Reader
 from streams.payloads import ResultPayload, TaskPayload
 from streams.topics import MAX_MESSAGE_BYTES, MAX_RECORD_BYTES, Topics
 
@@ -28,8 +28,6 @@ SOURCE = "/callboard/redrive"
 # Of the original: the rest of them still holds for the new event. A deadline has passed by now.
 REPLACED = frozenset({"ce_specversion", "ce_type", "ce_id", "ce_source", "ce_time", "ce_pass"})
 DROPPED = frozenset({"ce_deadline", OF, BECAUSE})
-# Brokers stamp the records, and their clocks differ.
-CLOCK_SKEW_MS = 60_000
 MOST_REDRIVES = 1_000
 FRAMING_BYTES = 1_024
 

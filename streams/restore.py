@@ -14,15 +14,14 @@ from streams.envelope import EnvelopeError, Record
 from streams.join_parts import RecordPlace
 from streams.journal import learn
 from streams.kafka.connection import Connection
-from streams.kafka.reader import Place, Reader
+from streams.kafka.reader import CLOCK_SKEW_MS, Place, Reader
 from streams.work import RunHistory
 
-# The broker stamps every record, and the brokers' clocks differ. Topics an operator made may be stamped by
-# producers, whose clocks differ more.
-CLOCK_SKEW_MS = 60_000
 LOG_APPEND_TIME = 1  # Kafka's number for a time that the broker stamped
-# How far back a second copy of an event is recognised after a restart.
+# So many offsets back a second copy of an event is recognized, after a restart, too.
 WINDOW = 2_000
+# Records are read in one go if no more than this lie between two of them.
+NEAR = 2_000
 
 
 @dataclass(slots=True)
@@ -130,7 +129,7 @@ def _near(places: Iterable[RecordPlace]) -> list[list[RecordPlace]]:
     groups: list[list[RecordPlace]] = []
     for place in places:
         last = groups[-1][-1] if groups else None
-        if last is not None and place[:2] == last[:2] and place[2] - last[2] < WINDOW:
+        if last is not None and place[:2] == last[:2] and place[2] - last[2] < NEAR:
             groups[-1].append(place)
         else:
             groups.append([place])

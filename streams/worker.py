@@ -49,7 +49,7 @@ from streams.journal import JournalWriter
 from streams.kafka.publisher import Outgoing, Publisher
 from streams.kafka.subscriber import Membership, Position
 from streams.outboxes import Outboxes
-from streams.restore import Past, Restore, identity
+from streams.restore import WINDOW, Past, Restore, identity
 from streams.router import MAX_KEY_BYTES, Router
 from streams.topics import Topics
 from streams.work import Part, Work
@@ -121,6 +121,8 @@ class AgentWorker:
             calls_per_minute=agent.config.calls_per_minute,
             tokens_per_minute=agent.config.tokens_per_minute,
             retry=RetryPolicy(agent.config.retries, agent.config.backoff, agent.config.max_backoff),
+            dedupe_records=WINDOW,
+            max_done_bytes=hint.MAX_DONE_BYTES,
             seed=int.from_bytes(os.urandom(8), "big"),
         )
         self.router = Router(

@@ -167,6 +167,8 @@ class Runtime(Generic[W, R]):
         seed: Of the jitter: workers with different ones do not retry in step.
         max_queued_records: Per partition, before it is paused.
         max_queued_bytes: Per partition, before it is paused.
+        dedupe_records: Offsets of a partition within which a repeated identity is a duplicate.
+        max_done_bytes: What `Commit.done` grows to.
         clock: Monotonic seconds.
     """
 
@@ -182,6 +184,8 @@ class Runtime(Generic[W, R]):
         seed: int = 0,
         max_queued_records: int = 2_000,
         max_queued_bytes: int = 16 * 1024 * 1024,
+        dedupe_records: int | None = None,
+        max_done_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._host = host
@@ -196,6 +200,8 @@ class Runtime(Generic[W, R]):
             retries=retry.retries,
             backoff_ms=max(1, round(retry.backoff * 1000)),
             max_backoff_ms=max(1, round(retry.max_backoff * 1000)),
+            dedupe_records=dedupe_records,
+            max_done_bytes=max_done_bytes,
             seed=seed,
         )
         self._next_number = 1

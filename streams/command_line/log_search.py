@@ -10,15 +10,13 @@ from fnmatch import fnmatchcase
 from streams.command_line.output import CommandError, ExitCode
 from streams.envelope import Record, place, task_time
 from streams.history import History, workflow_of
-from streams.kafka.reader import Place, Reader
+from streams.kafka.reader import CLOCK_SKEW_MS, Place, Reader
 from streams.topics import Topics
 
 PLACE = re.compile(r"(?P<topic>[A-Za-z0-9._-]+)/(?P<partition>\d{1,9})/(?P<offset>\d{1,18})")
 AGO = re.compile(r"(\d{1,9})([smhd])")
 SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
-# Clocks of publishers differ: nothing of a workflow is older than its id's time by more than this.
-CLOCK_SKEW_MS = 60_000
 SHORTEST_PREFIX = 4
 MOST_CANDIDATES = 10
 TELL_SECONDS = 1.0

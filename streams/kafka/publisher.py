@@ -17,14 +17,12 @@ from agents.core.errors import ConfigurationError
 from streams.envelope import Headers
 from streams.kafka.admin import unreachable
 from streams.kafka.connection import Connection
-from streams.kafka.reader import Reader
+from streams.kafka.reader import CLOCK_SKEW_MS, Reader
 from streams.topics import MAX_LETTER_BYTES, MAX_RECORD_BYTES
 
 log = structlog.stdlib.get_logger()
 
 RETRY_PAUSE = 0.5
-# Brokers stamp the records, and their clocks are not ours.
-CLOCK_SKEW_MS = 60_000
 
 # aiokafka's own defaults ask for one acknowledgement and no idempotence: both would lose or repeat records.
 PRODUCER_OPTIONS: Any = {

@@ -15,6 +15,9 @@ from streams.kafka.private_access import learn_leaders
 
 Place = tuple[str, int]
 
+# Brokers stamp the records, and their clocks differ from each other and from ours.
+CLOCK_SKEW_MS = 60_000
+
 POLL_MS = 200
 BATCH = 1_000
 
