@@ -7,6 +7,7 @@ Never touches the Kafka clients.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Collection, Iterable, Sequence
+from dataclasses import dataclass
 
 import structlog
 
@@ -21,6 +22,27 @@ from streams.router import Router
 from streams.work import Work
 
 log = structlog.stdlib.get_logger()
+
+
+@dataclass(slots=True)
+class _Fired:
+    """A join that fired and whose result is not in the log yet.
+
+    Attributes:
+        firing: What it runs with.
+        offered: It was handed over to be run.
+        again: It fired anew while it is: the state of its partition was read once more. Either its run goes
+            on, and that is all right, or that was lost and ends only now: then the join begins after it.
+    """
+
+    firing: Firing
+    offered: bool = False
+    again: bool = False
+
+    @property
+    def waits(self) -> bool:
+        """Whether it is still to begin, for all that is known."""
+        return self.again or not self.offered
 
 
 class JoinRuns:
@@ -50,9 +72,7 @@ class JoinRuns:
         self._knows_past, self._offer, self._finish = knows_past, offer, finish
         self._epoch = 0
         self._assigned = asyncio.Event()
-        self._firing: dict[tuple[int, Key], Firing] = {}
-        self._again: dict[tuple[int, Key], Firing] = {}
-        self._to_begin: list[Firing] = []
+        self._fired: dict[tuple[int, Key], _Fired] = {}  # per partition in the order of the log
         self._beginning: asyncio.Task[None] | None = None
         self._published: dict[int, Work] = {}
         self._stuck: dict[int, str] = {}
@@ -74,10 +94,10 @@ class JoinRuns:
         self._epoch = epoch
         self._published = {n: work for n, work in self._published.items() if work.record.partition in kept}
         self._stuck = {n: why for n, why in self._stuck.items() if n in kept}
-        self._again.clear()
-        for lost in (it for it in self._to_begin if it.partition not in kept):
-            self._firing.pop((lost.partition, lost.key), None)
-        self._to_begin = [it for it in self._to_begin if it.partition in kept]
+        for join, fired in [it for it in self._fired.items() if it[0][0] not in kept]:
+            fired.again = False
+            if not fired.offered:
+                del self._fired[join]
         if begins:
             self._assigned.set()
 
@@ -94,23 +114,24 @@ class JoinRuns:
 
     def fire(self, firing: Firing) -> None:
         """Run a join, once it may begin."""
-        if (firing.partition, firing.key) in self._firing:
-            # It runs, and the state of its partition was read again. Either the run goes on, and that is all
-            # right, or it was fenced and ends only now: then it begins again after that, see `forget`.
-            self._again[firing.partition, firing.key] = firing
-            return
-        self._firing[firing.partition, firing.key] = firing
-        self._to_begin.append(firing)
-        if self._beginning is None or self._beginning.done():
-            self._beginning = asyncio.get_running_loop().create_task(self._begin())
+        join = firing.partition, firing.key
+        before = self._fired.pop(join, None)
+        offered = before is not None and before.offered
+        self._fired[join] = _Fired(firing, offered, again=offered)  # as the last one: so it is in the log
+        self._begin_soon()
 
     def forget(self, work: Work, reason: str) -> None:
         """Take note that a run will not be finished, at least not here and now."""
-        firing, again = self._firing.pop(_join_of(work), None), self._again.pop(_join_of(work), None)
+        fired = self._fired.get(_join_of(work))
+        if fired is None:
+            return
         # Stale: it was offered while a rebalance came of which its partition came straight back, so its state
         # is not read again.
-        if (begin := again or (firing if reason == "stale" else None)) is not None:
-            self.fire(begin)
+        if fired.again or reason == "stale":
+            fired.offered = fired.again = False
+        else:
+            del self._fired[_join_of(work)]
+        self._begin_soon()
 
     def publish(self, number: int, work: Work) -> None:
         """Take note that a run's result is on its way."""
@@ -123,19 +144,31 @@ class JoinRuns:
                 self._over(*_join_of(work))
 
     def _over(self, partition: int, key: Key) -> None:
-        self._firing.pop((partition, key), None)
-        self._again.pop((partition, key), None)
+        self._fired.pop((partition, key), None)
         self._finish(partition, key)
+        self._begin_soon()
 
     # Beginning ----------------------------------------------------------------------------------
 
+    def _next(self) -> list[Firing]:
+        """Give what may begin: nothing behind a join of its partition that waits for a lost run to end."""
+        found, held = [], set()
+        for (partition, _), fired in self._fired.items():
+            if fired.again:
+                held.add(partition)
+            elif not fired.offered and partition not in held:
+                found.append(fired.firing)
+        return found
+
+    def _begin_soon(self) -> None:
+        if (self._beginning is None or self._beginning.done()) and self._next():
+            self._beginning = asyncio.get_running_loop().create_task(self._begin())
+
     async def _begin(self) -> None:
-        while self._to_begin:
+        while self._next():
             await self._assigned.wait()  # in between, what is offered is dropped
-            epoch, firings = self._epoch, list(self._to_begin)
             try:
-                if await self._offer_all(firings, epoch):
-                    del self._to_begin[: len(firings)]
+                await self._offer_all(self._next(), self._epoch)
             except (PublishError, ConfigurationError) as error:
                 log.warning("parts of joins cannot be read, trying again", error=str(error) or repr(error))
                 await asyncio.sleep(RETRY_PAUSE)
@@ -144,8 +177,8 @@ class JoinRuns:
                 log.exception("joins cannot begin, trying again", agent=self._agent)
                 await asyncio.sleep(RETRY_PAUSE)
 
-    async def _offer_all(self, firings: Sequence[Firing], epoch: int) -> bool:
-        """Read what the parts said, and offer them; false if partitions may have been lost meanwhile."""
+    async def _offer_all(self, firings: Sequence[Firing], epoch: int) -> None:
+        """Read what the parts said, and offer them, unless partitions may have been lost meanwhile."""
         firings = [it for it in firings if self._is_ours(it)]
         absent = {
             (part.topic, part.partition, part.offset)
@@ -160,21 +193,20 @@ class JoinRuns:
                 complete.append((firing, records_of(firing, there)))
             except JoinStateError as error:
                 # Its results were not kept. Said loudly and left as it is: what they said cannot be made up.
-                self._firing.pop((firing.partition, firing.key), None)
+                self._fired.pop((firing.partition, firing.key), None)
                 self._stuck[firing.partition] = str(error)
                 log.error("a join cannot run", agent=self._agent, round=firing.key, reason=str(error))  # noqa: TRY400 (no fault of the program)
         parts = [record for _, records in complete for record in records.values()]
         if not await self._knows_past(parts, epoch) or epoch != self._epoch:
-            return False
+            return
         for firing, records in complete:
             try:
-                self._offer_one(self._router.work_of(firing, records), epoch)
+                self._offer_one(firing, self._router.work_of(firing, records), epoch)
             except Exception as error:
                 # The workflow is another one by now, perhaps. The other joins go on.
-                self._firing.pop((firing.partition, firing.key), None)
+                self._fired.pop((firing.partition, firing.key), None)
                 self._stuck[firing.partition] = f"a join of {firing.key[0]!r} cannot run: {error!r}"
                 log.exception("a join cannot run", agent=self._agent, round=firing.key)
-        return True
 
     def _is_ours(self, firing: Firing) -> bool:
         """Tell whether a join is of a workflow that is here; others are passed over, as their events are."""
@@ -182,14 +214,15 @@ class JoinRuns:
             return True
         metrics.counter("skipped", self._agent, "other_workflow").inc()
         log.warning("a join of another workflow is left as it is", agent=self._agent, round=firing.key)
-        self._firing.pop((firing.partition, firing.key), None)
+        self._fired.pop((firing.partition, firing.key), None)
         return False
 
-    def _offer_one(self, work: Work, epoch: int) -> None:
+    def _offer_one(self, firing: Firing, work: Work, epoch: int) -> None:
         if work.kind == "skip":
-            self._over(*_join_of(work))
+            self._over(firing.partition, firing.key)
         else:
             self._offer(work, epoch)
+            self._fired[firing.partition, firing.key].offered = True
 
 
 def _join_of(work: Work) -> tuple[int, Key]:

@@ -304,6 +304,44 @@ async def test_a_join_that_fires_when_its_partition_is_being_lost_runs_when_it_c
     assert world.agent.inputs == [{"left": "L", "right": "R"}]
 
 
+async def two_joins_of_one_key(world: World) -> None:
+    """Let one run, and another one of its key wait for it."""
+    world.agent.hold, world.agent.linger = asyncio.Event(), asyncio.Event()
+    await world.give(LEFT, RIGHT, *(result(name, 1, name, round="id-1") for name in ("left", "right")))
+    assert world.agent.inputs == [{"left": "L", "right": "R"}]
+    world.agent.inputs.clear()
+
+
+async def test_joins_of_one_key_keep_their_order_while_a_lost_run_of_the_first_still_ends() -> None:
+    world = await a_joiner()
+    await two_joins_of_one_key(world)
+    await world.assign(7)  # the second is forgotten at once, the first is canceled, which takes time
+    await settle()
+    linger, world.agent.hold = world.agent.linger, None
+    await world.assign(0)
+    await settle()
+    assert linger is not None
+    linger.set()
+    await settle()
+    assert world.agent.inputs == [{"left": "L", "right": "R"}, {"left": "left", "right": "right"}]
+
+
+async def test_a_join_begins_again_although_its_partition_came_straight_back_meanwhile() -> None:
+    world = await a_joiner()
+    await two_joins_of_one_key(world)
+    await world.assign(7)
+    await settle()
+    linger, world.agent.hold = world.agent.linger, None
+    await world.assign(0)
+    await settle()
+    await world.assign(0, adopt=True)
+    await settle()
+    assert linger is not None
+    linger.set()
+    await settle()
+    assert world.agent.inputs == [{"left": "L", "right": "R"}, {"left": "left", "right": "right"}]
+
+
 # Starts
 
 
