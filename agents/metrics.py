@@ -24,6 +24,12 @@ TABLE: Final = (
     ("running", Gauge, ("agent",), "Runs that execute now."),
     ("queued", Gauge, ("agent",), "Records read and not started yet."),
     ("joins", Gauge, ("agent",), "Joins that wait for further parts."),
+    (
+        "joins_to_begin",
+        Gauge,
+        ("agent",),
+        "Joins that fired and wait until their parts are read, or a lost run ends; then they are queued.",
+    ),
     ("unacknowledged", Gauge, ("agent",), "Results on their way to Kafka."),
     ("partitions", Gauge, ("agent",), "Partitions this worker owns."),
     (

@@ -280,6 +280,7 @@ class AgentApp(AsgiFastStream):
                 metrics.gauge("running", name).set(stats["running"])
                 metrics.gauge("queued", name).set(stats["queued_records"])
                 metrics.gauge("joins", name).set(worker.joins_waiting)
+                metrics.gauge("joins_to_begin", name).set(worker.joins_to_begin)
                 metrics.gauge("unacknowledged", name).set(stats["unacknowledged"])
                 metrics.gauge("partitions", name).set(subscriber.owned)
                 for topic, lag in subscriber.lag().items():

@@ -39,11 +39,6 @@ class _Fired:
     offered: bool = False
     again: bool = False
 
-    @property
-    def waits(self) -> bool:
-        """Whether it is still to begin, for all that is known."""
-        return self.again or not self.offered
-
 
 class JoinRuns:
     """What came of the joins that fired.
@@ -100,6 +95,11 @@ class JoinRuns:
                 del self._fired[join]
         if begins:
             self._assigned.set()
+
+    @property
+    def waiting(self) -> int:
+        """How many joins fired and were not offered yet, or have to be once more."""
+        return sum(fired.again or not fired.offered for fired in self._fired.values())
 
     def problems(self) -> Iterable[str]:
         """Say which joins cannot run, and why."""

@@ -313,6 +313,11 @@ class AgentWorker:
         """How many joins wait for further parts."""
         return self._join_parts.table.waiting
 
+    @property
+    def joins_to_begin(self) -> int:
+        """How many joins fired and are not even queued."""
+        return self._join_runs.waiting
+
     async def stop(self) -> None:
         """Drain, commit, and cancel what is left.
 

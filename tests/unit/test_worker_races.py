@@ -277,11 +277,12 @@ async def test_a_join_that_waited_to_begin_when_its_partition_went_runs_when_it_
     await world.assign(0)  # the first is being read, the second waits behind it
     await settle()
     await world.give(*(result(name, 1, name, key=b"b", round="id-1") for name in ("left", "right")))
+    assert world.worker.joins_to_begin == 2
     await world.worker.on_revoked()
     await world.assign(7)
     reads.set()
     await settle()
-    assert (world.agent.inputs, world.worker.not_ready()) == ([], None)
+    assert (world.agent.inputs, world.worker.not_ready(), world.worker.joins_to_begin) == ([], None, 0)
     await world.assign(0)
     await settle()
     assert world.agent.inputs == [{"left": "L", "right": "R"}, {"left": "left", "right": "right"}]
@@ -320,10 +321,12 @@ async def test_joins_of_one_key_keep_their_order_while_a_lost_run_of_the_first_s
     linger, world.agent.hold = world.agent.linger, None
     await world.assign(0)
     await settle()
+    assert world.worker.joins_to_begin == 2
     assert linger is not None
     linger.set()
     await settle()
     assert world.agent.inputs == [{"left": "L", "right": "R"}, {"left": "left", "right": "right"}]
+    assert world.worker.joins_to_begin == 0
 
 
 async def test_a_join_begins_again_although_its_partition_came_straight_back_meanwhile() -> None:
