@@ -1,6 +1,11 @@
 //! The model broker exists to be the truth: what was published, which results are in the log, who
 //! owns what, and what is committed. It judges nothing; the world does, when it changes.
 
+use crate::event::{Arrival, Event};
+use crate::tally::Count;
+use crate::verdict::Verdict;
+use crate::world::{World, tell};
+
 /// A record of the input topic.
 #[derive(Clone, Debug)]
 pub(crate) struct Record {
@@ -51,27 +56,6 @@ pub(crate) struct Partition {
     pub(crate) owner: Option<usize>,
 }
 
-/// The consumer group. A member is in it under one of its lives.
-#[derive(Clone, Debug, Default)]
-pub(crate) struct Group {
-    pub(crate) generation: u64,
-    pub(crate) members: Vec<Option<u32>>,
-    pub(crate) joined: Vec<bool>,
-    /// Counts rebalances that began, so that a time-out knows whether it is still meant.
-    pub(crate) round: u64,
-    pub(crate) preparing: bool,
-}
-
-impl Group {
-    pub(crate) fn has(&self, member: usize, life: u32) -> bool {
-        self.members[member] == Some(life)
-    }
-
-    pub(crate) fn is_complete(&self) -> bool {
-        self.members.iter().zip(&self.joined).all(|(life, joined)| life.is_none() || *joined)
-    }
-}
-
 /// A request to publish results.
 #[derive(Clone, Debug)]
 pub(crate) struct Publishing {
@@ -88,4 +72,74 @@ pub(crate) struct Committing {
     pub(crate) life: u32,
     pub(crate) generation: u64,
     pub(crate) partitions: Vec<(usize, Committed)>,
+}
+
+impl World {
+    pub(crate) fn append_record(&mut self, input: usize) {
+        let (partition, key, subject, nbytes, gap) = {
+            let it = &self.plan.inputs[input];
+            (it.partition, it.key, it.subject, it.nbytes, it.gap)
+        };
+        let offset = self.partitions[partition].end + gap;
+        let index = self.records.len();
+        self.records.push(Record {
+            partition,
+            offset,
+            subject,
+            nbytes,
+            appended: self.now,
+            duplicate: false,
+        });
+        self.partitions[partition].records.push(index);
+        self.partitions[partition].end = offset + 1;
+        if let Some(key) = key {
+            self.keys[key].records.push(index);
+        }
+        tell!(self, "record {partition}/{offset} key {key:?} subject {subject}");
+        for member in 0..self.members.len() {
+            self.read(member, partition);
+        }
+    }
+
+    pub(crate) fn append_results(&mut self, publishing: usize) -> Verdict {
+        let Publishing { partition, chain, .. } = self.publishings[publishing];
+        for index in 0..self.publishings[publishing].results.len() {
+            let (token, subject) = self.publishings[publishing].results[index];
+            tell!(
+                self,
+                "result of {subject} appended to {partition} by chain {chain}, token {token}"
+            );
+            self.judge_outcome(publishing, token, subject)?;
+            let outcomes = &mut self.partitions[partition].outcomes;
+            let place = outcomes.len();
+            outcomes.push(Outcome { subject, chain, token, appended: self.now });
+            if self.progress[subject].first_outcome.is_none() {
+                self.progress[subject].first_outcome = Some(place);
+                if let Some(join) = self.subject(subject).fires {
+                    self.partitions[partition].fired.push(join);
+                }
+            } else {
+                self.tally.add(Count::Copies, 1);
+            }
+        }
+        Ok(())
+    }
+
+    pub(crate) fn take_commit(&mut self, committing: usize) -> Verdict {
+        let Committing { member, life, generation, .. } = self.committings[committing];
+        let accepted = self.group.has(member, life) && self.group.generation == generation;
+        if accepted {
+            for place in 0..self.committings[committing].partitions.len() {
+                let (partition, committed) = self.committings[committing].partitions[place].clone();
+                tell!(self, "commit of {partition} at {} by member {member}", committed.offset);
+                self.judge_commit(partition, member, &committed)?;
+                self.partitions[partition].committed = committed;
+            }
+        }
+        let lost = self.now < self.unsteady_until && self.dice.one_in(2);
+        let back = self.way();
+        let answer = Arrival::CommitAnswered { committing, done: accepted && !lost };
+        self.schedule(self.now + back, Event::At { member, life, what: answer });
+        Ok(())
+    }
 }

@@ -13,16 +13,25 @@
     reason = "a tool of its developers, whose numbers are all small and whose panics are findings"
 )]
 
+mod assignment;
 mod broker;
+mod commits;
 mod dice;
 mod done_set;
+mod event;
+mod faults;
+mod group;
 mod judge;
 mod member;
 #[cfg(feature = "mutants")]
 mod mutants;
+mod offers;
 mod plan;
+mod results;
+mod runs;
 mod spending;
 mod tally;
+mod turn;
 mod verdict;
 mod world;
 
