@@ -1,4 +1,4 @@
-"""Runs the measurements and writes RESULTS.md: `python -m benchmarks [hop in_flight lanes chain start]`."""
+"""Runs the measurements and writes RESULTS.md: `python -m benchmarks [hop in_flight lanes ...]`."""
 
 import argparse
 import os
@@ -11,7 +11,7 @@ from pathlib import Path
 
 from benchmarks.harness import Report, local_kafka
 
-MEASUREMENTS = ["hop", "in_flight", "lanes", "chain", "start"]
+MEASUREMENTS = ["hop", "in_flight", "lanes", "chain", "start", "recovery"]
 RESULTS = Path(__file__).parent / "RESULTS.md"
 
 
