@@ -4,7 +4,9 @@ import asyncio
 import gc
 import logging
 import os
+import signal
 import socket
+import threading
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -32,6 +34,8 @@ from streams.worker import AgentWorker
 log = structlog.stdlib.get_logger()
 
 PATIENCE_SECONDS = 2.0
+# What the end of a worker that is out of a group may take beside the runs; Kafka may be away then.
+END_SECONDS = 30.0
 
 
 class AgentApp(AsgiFastStream):
@@ -39,6 +43,9 @@ class AgentApp(AsgiFastStream):
 
     Serves `/healthz`, `/readyz`, `/metrics` and `/asyncapi`. `app.broker` is the FastStream broker: plain
     `@app.broker.subscriber` handlers live beside the agents.
+
+    Attributes:
+        failure: Why the process ends by itself, if it does.
 
     Args:
         workflows: What the application does.
@@ -75,6 +82,7 @@ class AgentApp(AsgiFastStream):
         self.topics = Topics(self.settings.topic_prefix)
         self._watchdog = Watchdog(self.settings.block_limit)
         self._leaves = False
+        self.failure: str | None = None
         connection = self.settings.connection
         self.kafka = kafka = _Broker(
             **connection.broker_options,
@@ -116,6 +124,7 @@ class AgentApp(AsgiFastStream):
             self._members[agent_name] = worker, subscriber
         self._publisher: OwnPublisher | None = None
         self._sampler: asyncio.Task[None] | None = None
+        self._guard: asyncio.Task[None] | None = None
         self._patience: asyncio.Task[None] | None = None
         super().__init__(
             kafka,
@@ -244,6 +253,7 @@ class AgentApp(AsgiFastStream):
         gc.freeze()
         gc.set_threshold(100_000, 20, 20)
         self._sampler = asyncio.get_running_loop().create_task(self._sample())
+        self._guard = asyncio.get_running_loop().create_task(self._end_when_out_of_a_group())
         log.info("ready", app=self.name, agents=list(self._members), servers=self.settings.connection.servers)
 
     async def _say_why_it_takes_time(self) -> None:
@@ -257,7 +267,7 @@ class AgentApp(AsgiFastStream):
             )
 
     async def _stop(self) -> None:
-        for task in (self._sampler, self._patience):
+        for task in (self._sampler, self._guard, self._patience):
             if task is not None:
                 task.cancel()
         log.info("stopping: letting runs end", app=self.name, seconds=self.settings.drain_seconds)
@@ -272,6 +282,23 @@ class AgentApp(AsgiFastStream):
     def leave_when_stopped(self) -> None:
         """Give the partitions of a static instance id up at the next stop; by default they wait for it."""
         self._leaves = True
+
+    async def _end_when_out_of_a_group(self) -> None:
+        """End this process, in order, if the client gave a membership up: it never joins again by itself."""
+        out: list[str] = []
+        while not out:
+            await asyncio.sleep(1)
+            out = [name for name, (_, subscriber) in self._members.items() if subscriber.left_for_good]
+        self.failure = f"no member of the groups of {', '.join(out)} any more"
+        log.critical(
+            "this process is out of a consumer group for good and ends, to be started again: whoever runs it"
+            " must do that, as `callboard run --workers` does",
+            agents=out,
+        )
+        ended = threading.Timer(self.settings.drain_seconds + END_SECONDS, os._exit, [1])
+        ended.daemon = True
+        ended.start()  # an end that gets stuck, in a client that failed already, would keep the partitions
+        signal.raise_signal(signal.SIGTERM)  # whatever serves this application knows how to stop by that
 
     async def _sample(self) -> None:
         while True:

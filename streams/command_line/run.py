@@ -351,7 +351,7 @@ def _serve(app: AgentApp, listener: socket.socket, log_level: str, link: Link | 
         except asyncio.CancelledError:
             if not stopping.asked:
                 raise
-        return stopping.code
+        return stopping.code if app.failure is None else ExitCode.FAILED
 
     if sys.platform == "win32":
         return asyncio.run(serve())

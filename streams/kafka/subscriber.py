@@ -185,6 +185,11 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         """How many partitions this member owns."""
         return len(self._owned)
 
+    @property
+    def left_for_good(self) -> bool:
+        """Whether this member is out of its group and the client does nothing about it."""
+        return self._subscriber.consumer is not None and left_for_good(self._subscriber.consumer)
+
     def leave_when_stopped(self) -> None:
         """Give the partitions up when stopped, static or not: nobody comes back for them."""
         if self._subscriber.consumer is not None:
@@ -194,8 +199,8 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         """Say why this member does not read, or nothing if it does."""
         if self._subscriber.consumer is None:
             return "not started"
-        if left_for_good(self._subscriber.consumer):
-            return "it is no member of its group any more; end this worker and start it again"
+        if self.left_for_good:
+            return "it is no member of its group any more, and this worker ends"
         if not self._owned:
             return "no partitions assigned"
         if not coordinator_answers(self._subscriber.consumer):

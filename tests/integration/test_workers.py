@@ -92,3 +92,19 @@ async def test_a_worker_that_hangs_says_where_and_ends_itself(kafka: str, tmp_pa
         assert (told["level"], final["level"]) == ("warning", "critical")
         assert told["seconds"] < 1
         assert "time.sleep(3600)" in told["stack"]
+
+
+async def test_a_worker_that_is_out_of_a_group_for_good_ends_in_order_and_says_so(
+    kafka: str, tmp_path: Path
+) -> None:
+    deployment = Deployment(kafka, tmp_path)
+    with deployment.worker() as worker:
+        await deployment.publish([{"leave": "researcher"}], str)
+        assert await asyncio.to_thread(worker.process.wait, LIMIT) == ExitCode.FAILED
+        (said,) = [it for it in worker.lines() if it["level"] == "critical"]
+        assert said["agents"] == ["researcher"]
+    (result,) = await deployment.all_results("researcher")  # what ran could end, and is not done again
+    with deployment.worker():
+        await deployment.results("documentation", 1)
+        assert await deployment.uncommitted() == {}
+    assert await deployment.all_results("researcher") == [result]

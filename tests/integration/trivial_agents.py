@@ -16,9 +16,19 @@ class Trivial(Agent):
         await asyncio.sleep(float(os.environ.get("TRIVIAL_SECONDS", "0")))
         if isinstance(input_data, dict) and input_data.get("block") == self.name:
             time.sleep(3600)  # noqa: ASYNC251 (what a handler must not do)
+        if isinstance(input_data, dict) and input_data.get("leave") == self.name:
+            await leave_group(self.name)
         if isinstance(input_data, dict) and input_data.get("fail") == self.name:
             raise ValueError(f"{self.name} was told to fail")
         return AgentResult(status=AgentStatus.COMPLETED, output=input_data)
+
+
+async def leave_group(agent: str) -> None:
+    """End what keeps an agent in its group, as an error in the client would; run on until it shows."""
+    _, subscriber = app._members[agent]
+    subscriber.consumer._coordinator._coordination_task.cancel()
+    while app.failure is None:
+        await asyncio.sleep(0.01)
 
 
 def trivial(name: str) -> Trivial:
