@@ -6,7 +6,6 @@ import logging
 import os
 import signal
 import socket
-import threading
 from collections.abc import Collection, Mapping
 from importlib.metadata import version
 from typing import Any
@@ -295,9 +294,8 @@ class AgentApp(AsgiFastStream):
             " must do that, as `callboard run --workers` does",
             agents=out,
         )
-        ended = threading.Timer(self.settings.drain_seconds + END_SECONDS, os._exit, [1])
-        ended.daemon = True
-        ended.start()  # an end that gets stuck, in a client that failed already, would keep the partitions
+        # An end that gets stuck, in a client that failed already, would keep the partitions from others.
+        self._watchdog.end_at_latest(self.settings.drain_seconds + END_SECONDS, code=1)
         signal.raise_signal(signal.SIGTERM)  # whatever serves this application knows how to stop by that
 
     async def _sample(self) -> None:

@@ -134,6 +134,12 @@ class Watchdog:
             self._thread.join()
             self._thread = None
 
+    def end_at_latest(self, seconds: float, *, code: int) -> None:
+        """End the process after some time, if it did not end in order by then."""
+        last = threading.Timer(seconds, self._end, [code])
+        last.daemon = True
+        last.start()
+
     def not_ready(self) -> str | None:
         """Say that the loop stands still, or did a moment ago, or nothing."""
         block = self._block

@@ -1,6 +1,7 @@
 """The watchdog: what it makes of a loop that answers late, and whom it names."""
 
 import asyncio
+import queue
 import re
 import threading
 import time
@@ -194,3 +195,9 @@ def test_looking_at_a_thread_without_a_task() -> None:
         assert look_at(loop, -1).stack == ""
     finally:
         loop.close()
+
+
+def test_an_end_that_gets_stuck_is_ended() -> None:
+    codes: queue.Queue[int] = queue.Queue()
+    Watchdog(60, end=codes.put).end_at_latest(0, code=1)
+    assert codes.get(timeout=10) == 1
