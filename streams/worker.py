@@ -47,7 +47,7 @@ from streams.join_parts import JoinLog, JoinParts
 from streams.join_runs import JoinRuns
 from streams.journal import JournalWriter
 from streams.kafka.publisher import Outgoing, Publisher
-from streams.kafka.subscriber import Membership, Position
+from streams.kafka.subscriber import LAST_COMMIT_SECONDS, Membership, Position
 from streams.outboxes import Outboxes
 from streams.restore import WINDOW, Past, Restore, identity
 from streams.router import MAX_KEY_BYTES, Router
@@ -55,8 +55,6 @@ from streams.topics import Topics
 from streams.work import Part, Work
 
 log = structlog.stdlib.get_logger()
-
-COMMIT_SECONDS = 10.0
 
 ERROR_TYPES = frozenset(kind.type for kind in all_errors())
 
@@ -242,7 +240,7 @@ class AgentWorker:
         if not drained:
             log.warning("some runs did not end before their partitions went", agent=self.agent.name)
         try:
-            async with asyncio.timeout(COMMIT_SECONDS):
+            async with asyncio.timeout(LAST_COMMIT_SECONDS):
                 await self._membership.commit_now()
         except TimeoutError:
             # Without a broker this would never end, and a stop must. What is not committed comes again.

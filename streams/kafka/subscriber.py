@@ -35,6 +35,10 @@ log = structlog.stdlib.get_logger()
 POLL_MS = 10
 BATCH = 500
 COMMIT_PAUSE = 0.05
+# What the last commit of partitions that go may take, after their runs had time to end.
+LAST_COMMIT_SECONDS = 10.0
+# What is left then for joining the group again, before it goes on without this member.
+REJOIN_SECONDS = 10.0
 RETRY_PAUSE = 0.5
 # The client leaves the group when nobody polls for this long. Runs are bounded by their own deadlines.
 NEVER_MS = 24 * 60 * 60 * 1000
@@ -158,7 +162,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             session_timeout_ms=session_timeout_ms,
             group_instance_id=instance_id,
             heartbeat_interval_ms=min(3_000, session_timeout_ms // 3),
-            rebalance_timeout_ms=int(drain_seconds * 1000) + 10_000,
+            rebalance_timeout_ms=rebalance_timeout_ms(drain_seconds),
             fetch_max_wait_ms=100,
             isolation_level="read_committed",
             listener=self,
@@ -428,6 +432,14 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     def _mine(self, places: Iterable[tuple[str, int]]) -> list[TopicPartition]:
         return [tp for place in places if (tp := TopicPartition(*place)) in self.consumer.assignment()]
+
+
+def rebalance_timeout_ms(drain_seconds: float) -> int:
+    """Give what the group waits for a member in a rebalance: longer than all it does before it joins again.
+
+    Derived, so that no setting can make it too short: a member that is late loses what it was letting end.
+    """
+    return int((drain_seconds + LAST_COMMIT_SECONDS + REJOIN_SECONDS) * 1000)
 
 
 def adoptable(

@@ -30,7 +30,7 @@ class Consumer:
         self.committed.append(offsets)
 
 
-def a_subscriber(handler: Any) -> AgentSubscriber:
+def a_subscriber(handler: Any, *, drain_seconds: float = 1) -> AgentSubscriber:
     return AgentSubscriber(
         KafkaBroker("127.0.0.1:1"),
         Connection.plaintext("127.0.0.1:1"),
@@ -38,7 +38,7 @@ def a_subscriber(handler: Any) -> AgentSubscriber:
         topics=[PLACE[0]],
         late_topics=[],
         handler=handler,
-        drain_seconds=1,
+        drain_seconds=drain_seconds,
         session_timeout_ms=10_000,
     )
 
@@ -91,3 +91,11 @@ async def test_positions_are_not_asked_for_in_a_membership_that_is_lost(
     with pytest.raises(CommitFailedError):
         await subscriber._positions_at_last({TopicPartition(*PLACE)})
     assert list(generations) == []
+
+
+@pytest.mark.parametrize("drain_seconds", [0.0, 20.0, 3600.0])
+def test_the_group_waits_for_a_member_that_lets_its_runs_end(drain_seconds: float) -> None:
+    subscriber = a_subscriber(SimpleNamespace(), drain_seconds=drain_seconds)
+    given = subscriber._subscriber._connection_args
+    assert given["rebalance_timeout_ms"] / 1000 > drain_seconds + subscriber_module.LAST_COMMIT_SECONDS
+    assert given["max_poll_interval_ms"] > given["rebalance_timeout_ms"]

@@ -1214,7 +1214,7 @@ async def test_stopping_drains_commits_and_cancels_what_is_left() -> None:
 
 
 async def test_stopping_gives_up_committing(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(worker, "COMMIT_SECONDS", 0)
+    monkeypatch.setattr(worker, "LAST_COMMIT_SECONDS", 0)
     world = await a_world()
     monkeypatch.setattr(world.membership, "commit_now", asyncio.Event().wait)
     await world.worker.stop()
