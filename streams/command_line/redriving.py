@@ -134,7 +134,16 @@ def _ask(order: Order, asked: Sequence[DeadLetter], letters: Sequence[DeadLetter
             f"these are {len(letters):,} letters: say --yes to publish them, or look first with --dry-run",
             ExitCode.USAGE,
         )
-    if not typer.confirm(f"Publish {len(letters):,} letters again{seconds}?", err=True):
+    # The event loop's own handler would note Ctrl-C and go on waiting for the answer.
+    previous = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        agreed = typer.confirm(f"Publish {len(letters):,} letters again{seconds}?", err=True)
+    except typer.Abort:
+        say("")  # the question has no end of its line
+        raise CommandError("interrupted; nothing was published", ExitCode.INTERRUPTED) from None
+    finally:
+        signal.signal(signal.SIGINT, previous)
+    if not agreed:
         raise CommandError("nothing was published")
 
 
@@ -276,7 +285,7 @@ def _from_editor(letter: DeadLetter) -> bytes:
     Raises:
         CommandError: If it is not changed, or no value of its kind; then the file is kept.
     """
-    editor = shlex.split(os.environ.get("VISUAL") or os.environ.get("EDITOR") or "vi")
+    editor = _editor()
     value = letter.record.value or b""
     try:
         text = json.dumps(json.loads(value), ensure_ascii=False, indent=2) + "\n"
@@ -290,13 +299,18 @@ def _from_editor(letter: DeadLetter) -> bytes:
     try:
         ended = subprocess.run([*editor, path], check=False)  # noqa: S603 (the user's own editor)
     except OSError as error:
+        path.unlink()
         raise CommandError(
-            f"the editor {editor[0]!r} cannot be started ({error.strerror}): set VISUAL or EDITOR",
+            f"the editor {editor[0]!r} cannot be started ({error.strerror}): set VISUAL or EDITOR, or"
+            " give a value with --edit",
             ExitCode.USAGE,
         ) from None
     finally:
         signal.signal(signal.SIGINT, previous)
-    edited = path.read_bytes()
+    try:
+        edited = path.read_bytes()
+    except OSError as error:
+        raise CommandError(f"nothing was published: cannot read {path} ({error.strerror})") from None
     if ended.returncode:
         raise CommandError(f"nothing was published: {editor[0]} ended with {ended.returncode}; see {path}")
     if edited == text.encode():
@@ -310,3 +324,18 @@ def _from_editor(letter: DeadLetter) -> bytes:
         raise CommandError(f"{error}. It is kept: correct {path} and give it with --edit") from None
     path.unlink()
     return edited
+
+
+def _editor() -> list[str]:
+    """Give the user's editor as a command."""
+    for variable in ("VISUAL", "EDITOR"):
+        chosen = os.environ.get(variable, "")
+        try:
+            command = shlex.split(chosen)
+        except ValueError as error:
+            raise CommandError(
+                f"{variable} is {chosen!r}, which is no command: {error}", ExitCode.USAGE
+            ) from None
+        if command:
+            return command
+    return ["vi"]
