@@ -117,8 +117,12 @@ def stdout() -> Console:
     """Give a console for data that people read."""
     from rich.console import Console
 
+    class Output(Console):
+        def on_broken_pipe(self) -> None:
+            raise BrokenPipeError  # a reader that has enough is no failure: see `_report`
+
     # A file or a pipe has no width at which lines would have to be cut.
-    return Console(highlight=False, emoji=False, markup=False, width=None if sys.stdout.isatty() else WIDE)
+    return Output(highlight=False, emoji=False, markup=False, width=None if sys.stdout.isatty() else WIDE)
 
 
 def stderr() -> Console:

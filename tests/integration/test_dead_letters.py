@@ -180,6 +180,17 @@ def test_many_letters_are_published_only_if_the_user_agrees(
     assert len(two.letters("picky")) == 2
 
 
+@pytest.mark.parametrize("options", [("list",), ("list", "--json"), ("show",)])
+def test_a_reader_that_has_enough_is_no_failure(two: Dead, options: tuple[str, ...]) -> None:
+    wanted = [two.letters("picky")[0]["id"]] if options == ("show",) else []
+    process = two.start("dead", *options, *wanted)
+    assert process.stdout is not None
+    process.stdout.close()
+    process.stdout = None
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, "Traceback" in errors) == (ExitCode.OK, False), errors
+
+
 def test_one_letter_edited_and_then_both_agreed_to(
     two: Dead, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
