@@ -5,9 +5,10 @@ is not done again. Both are read from the time of the first record that is not c
 as there is unfinished work, however long the topics are.
 """
 
+import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from streams import envelope as envelopes
 from streams.envelope import EnvelopeError, Record
@@ -17,11 +18,17 @@ from streams.kafka.connection import Connection
 from streams.kafka.reader import CLOCK_SKEW_MS, Place, Reader
 from streams.work import RunHistory
 
+if TYPE_CHECKING:
+    from streams.kafka.subscriber import Position
+
 LOG_APPEND_TIME = 1  # Kafka's number for a time that the broker stamped
 # So many offsets back a second copy of an event is recognized, after a restart, too.
 WINDOW = 2_000
 # Records are read in one go if no more than this lie between two of them.
 NEAR = 2_000
+
+# Topic, partition, offset, identity and time in milliseconds of an event.
+SeenEvent = tuple[str, int, int, bytes, int]
 
 
 @dataclass(slots=True)
@@ -31,12 +38,12 @@ class Log:
     Attributes:
         finished: Ids of results, per partition number.
         histories: What the journal knows, by run id, per partition number.
-        events: Identity and time of events before the position, per (topic, partition, offset).
+        events: Those before the position.
     """
 
     finished: dict[int, set[str]] = field(default_factory=dict)
     histories: dict[int, dict[str, RunHistory]] = field(default_factory=dict)
-    events: list[tuple[str, int, int, bytes, int]] = field(default_factory=list)
+    events: list[SeenEvent] = field(default_factory=list)
 
 
 class Restore(Protocol):
@@ -137,14 +144,66 @@ def _near(places: Iterable[RecordPlace]) -> list[list[RecordPlace]]:
 
 
 class Past:
-    """What one worker knows of the past of its partitions, and of which partitions it knows it."""
+    """What one worker knows of the past of its partitions, and of which partitions it knows it.
 
-    def __init__(self) -> None:
+    As much as was written since the first event that was not finished when a partition came, an id for each
+    result; it does not grow with the time for which the partition is owned.
+
+    Args:
+        restore: Reads it.
+    """
+
+    def __init__(self, restore: Restore) -> None:
+        self._restore = restore
+        self._reading = asyncio.Lock()
+        self._epoch = 0
+        self._unseen: dict[Place, int] = {}
         self._since: dict[int, int] = {}
         self._finished: dict[int, set[str]] = {}
         self._histories: dict[int, dict[str, RunHistory]] = {}
 
-    def unknown(self, records: Sequence[Record]) -> dict[int, int]:
+    def assign(self, positions: Sequence["Position"], kept: Collection[int], epoch: int) -> None:
+        """Own other partitions: forget the past of those that were lost, it may go on elsewhere.
+
+        Args:
+            positions: Of all that are owned now.
+            kept: Numbers of the partitions that were never lost.
+            epoch: Counts assignments.
+        """
+        self._epoch = epoch
+        for known in (self._since, self._finished, self._histories):
+            for partition in [n for n in known if n not in kept]:
+                del known[partition]
+        before, self._unseen = self._unseen, {}
+        for position in positions:
+            place = position.topic, position.partition
+            if not position.adopt:
+                self._unseen[place] = position.offset
+            elif place in before:
+                self._unseen[place] = before[place]
+
+    async def read(self, records: Sequence[Record], epoch: int) -> Sequence[SeenEvent] | None:
+        """Read what is not known yet of the past of records; none: their partitions were lost meanwhile.
+
+        Returns:
+            The last events before the positions of partitions that were not read before.
+        """
+        async with self._reading:  # records and joins ask for it, and one reading is enough for both
+            if epoch != self._epoch:
+                return None
+            since = self._unknown(records)
+            places = {(record.topic, record.partition) for record in records} & self._unseen.keys()
+            if not since and not places:
+                return ()
+            log = await self._restore(since, {place: self._unseen[place] for place in places})
+            if epoch != self._epoch:
+                return None
+            self._learn(log, since)
+            for place in places:
+                del self._unseen[place]
+            return log.events
+
+    def _unknown(self, records: Sequence[Record]) -> dict[int, int]:
         """Give the partition numbers whose past has to be read for these records, and since when.
 
         A result is not older than what it answers. Each input topic has a backlog of its own, and one may be
@@ -166,7 +225,7 @@ class Past:
                 found[record.partition] = min(since, found.get(record.partition, since))
         return found
 
-    def learn(self, log: Log, since: Mapping[int, int]) -> None:
+    def _learn(self, log: Log, since: Mapping[int, int]) -> None:
         """Take note of what was read."""
         self._since |= since
         for partition, ids in log.finished.items():
@@ -176,12 +235,6 @@ class Past:
             self._histories[partition] = self._histories.get(partition, {}) | {
                 run: history for run, history in histories.items() if envelopes.result_id(run) not in finished
             }
-
-    def keep_only(self, partitions: set[int]) -> None:
-        """Forget the past of other partitions: it may go on elsewhere."""
-        for known in (self._since, self._finished, self._histories):
-            for partition in [n for n in known if n not in partitions]:
-                del known[partition]
 
     def has_outcome(self, partition: int, run: str) -> bool:
         """Tell whether a run's result is in the log."""

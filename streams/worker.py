@@ -94,17 +94,14 @@ class AgentWorker:
     ) -> None:
         self.agent = agent
         self._topics = topics
-        self._restore = restore
         self._store = store
         self._alone = alone or asyncio.Lock()
         self._drain_seconds = drain_seconds
         self._wall_clock = wall_clock
-        self._epoch = 0
         self._numbers: dict[tuple[str, int], int] = {}
         self._places: list[tuple[str, int]] = []
         self._hints: dict[tuple[str, int], hint.Hint] = {}
-        self._past = Past()
-        self._unseen: dict[tuple[str, int], int] = {}
+        self._past = Past(restore)
         self._orderly = False
         self._stops = False
         self._cluster = ""
@@ -146,7 +143,6 @@ class AgentWorker:
             offer=self._offer_join,
             finish=self._join_parts.finish,
         )
-        self._restoring = asyncio.Lock()
         self._journal = JournalWriter(
             agent=agent.name,
             source=f"/callboard/{app}/{agent.name}",
@@ -192,23 +188,13 @@ class AgentWorker:
 
     async def _knows_past_of(self, records: Sequence[Record], epoch: int) -> bool:
         """Read the past of partitions that is not known yet; false if they were lost meanwhile."""
-        async with self._restoring:  # records and joins ask for it, and one reading is enough for both
-            if epoch != self._epoch:
-                return False
-            since = self._past.unknown(records)
-            places = {(record.topic, record.partition) for record in records} & self._unseen.keys()
-            if not since and not places:
-                return True
-            before = {place: self._unseen[place] for place in places}
-            known = await self._restore(since, before)
-            if epoch != self._epoch:
-                return False
-            self._past.learn(known, since)
-            for done in before:
-                del self._unseen[done]
+        events = await self._past.read(records, epoch)
+        if events is None:
+            return False
+        if events:
             self.runtime.remember(
                 (self._number_of(topic, partition), offset, identity, timestamp)
-                for topic, partition, offset, identity, timestamp in known.events
+                for topic, partition, offset, identity, timestamp in events
             )
         return True
 
@@ -260,17 +246,12 @@ class AgentWorker:
     async def on_assigned(self, positions: Sequence[Position], epoch: int) -> None:
         """Own exactly these partitions."""
         self._hints = {(p.topic, p.partition): self._hint_at(p) for p in positions}
-        self._epoch, self._orderly = epoch, self._stops
+        self._orderly = self._stops
         owned = {p.partition for p in positions}
         kept = owned - {p.partition for p in positions if not p.adopt}
         for outboxes in (self._results, self._dead_letters, self._journal.outboxes):
             outboxes.keep_only(kept)
-        self._past.keep_only(kept)
-        self._unseen = {(p.topic, p.partition): p.offset for p in positions if not p.adopt} | {
-            (p.topic, p.partition): self._unseen[p.topic, p.partition]
-            for p in positions
-            if p.adopt and (p.topic, p.partition) in self._unseen
-        }
+        self._past.assign(positions, kept, epoch)
         metrics.counter("rebalances", self.agent.name).inc()
         self.runtime.assign([self._assignment(p, epoch) for p in positions])
         self._buried = {

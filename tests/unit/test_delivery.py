@@ -413,13 +413,13 @@ async def test_an_event_that_comes_twice_after_a_restart_is_passed_over() -> Non
 async def test_the_window_is_read_once() -> None:
     world = await a_world(events=[])
     asked: list[Any] = []
-    restore = world.worker._restore
+    restore = world.worker._past._restore
 
     async def watched(since: Any, before: Any) -> Any:
         asked.append(dict(before))
         return await restore(since, before)
 
-    world.worker._restore = watched
+    world.worker._past._restore = watched
     await world.give(event(0))
     await world.give(event(1))
     assert asked == [{("tasks.reader", 0): 0}]
