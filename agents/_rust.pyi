@@ -3,7 +3,16 @@
 from collections.abc import Iterable
 from typing import Literal, TypeAlias, final
 
-__all__ = ["AgentRuntime", "Turn", "read_event", "record_digest", "run_id", "uuid_of"]
+__all__ = [
+    "AgentRuntime",
+    "Turn",
+    "read_event",
+    "record_digest",
+    "run_id",
+    "share_headers",
+    "uuid_of",
+    "write_event",
+]
 
 _Budget: TypeAlias = tuple[int | None, int | None, int | None]
 
@@ -80,6 +89,11 @@ def record_digest(
 ) -> str: ...
 def run_id(prefix: bytes, *identity: str) -> str: ...
 def uuid_of(name: str) -> str: ...
+def share_headers(
+    headers: Iterable[tuple[str, bytes | None]],
+    repeated: dict[tuple[str, bytes | None], tuple[str, bytes | None]],
+) -> tuple[tuple[str, bytes | None], ...]: ...
+def write_event(common: list[tuple[str, bytes]], *attributes: str | None) -> list[tuple[str, bytes]]: ...
 def read_event(
     headers: Iterable[tuple[str, bytes | None]],
 ) -> (

@@ -364,7 +364,7 @@ def answer(  # noqa: PLR0913 (what differs from the answered event, keyword-only
     )
 
 
-def _written(  # noqa: C901, PLR0913, PLR0917 (one line per header that may be absent)
+def _written(  # noqa: PLR0913, PLR0917 (what an answer says in other words than what it answers)
     common: Headers,
     identity: str,
     envelope: Envelope,
@@ -375,37 +375,31 @@ def _written(  # noqa: C901, PLR0913, PLR0917 (one line per header that may be a
     llm: str | None,
     traceparent: str | None,
 ) -> Headers:
-    headers = [
-        *common,
-        ("ce_id", identity.encode()),
-        ("ce_time", now().encode()),
-        ("ce_correlationid", envelope.workflow_id.encode()),
-    ]
-    if envelope.workflow is not None:
-        headers.append(("ce_workflow", envelope.workflow.encode()))
-    if envelope.round is not None:
-        headers.append(("ce_pass", envelope.round.encode()))
-    if envelope.rounds is not None:
-        headers.append(("ce_rounds", envelope.rounds.encode()))
-    if causes:
-        ids, digests = causes[0] if len(causes) == 1 else map(",".join, zip(*causes, strict=True))
-        headers.append(("ce_causationid", ids.encode()))
-        headers.append(("ce_causedigest", digests.encode()))
-    if status is not None:
-        headers.append(("ce_status", status.encode()))
-    if envelope.deadline is not None:
-        headers.append(("ce_deadline", envelope.deadline.isoformat().encode()))
-    if hops is not None:
-        headers.append(("ce_hops", str(hops).encode()))
-    if budget is not None:
-        headers.append(("ce_budget", budget.format().encode()))
-    if llm is not None:
-        headers.append(("ce_llm", llm.encode()))
-    if traceparent is not None:
-        headers.append(("traceparent", traceparent.encode()))
-    if envelope.tracestate is not None:
-        headers.append(("tracestate", envelope.tracestate.encode()))
-    return headers
+    ids: str | None
+    digests: str | None
+    if len(causes) == 1:
+        ids, digests = causes[0]
+    else:
+        ids, digests = map(",".join, zip(*causes, strict=True)) if causes else (None, None)
+    deadline = envelope.deadline
+    return _rust.write_event(
+        common,
+        identity,
+        now(),
+        envelope.workflow_id,
+        envelope.workflow,
+        envelope.round,
+        envelope.rounds,
+        ids,
+        digests,
+        status,
+        None if deadline is None else deadline.isoformat(),
+        None if hops is None else str(hops),
+        None if budget is None else budget.format(),
+        llm,
+        traceparent,
+        envelope.tracestate,
+    )
 
 
 @lru_cache(1_000)

@@ -18,6 +18,35 @@ const READ: [&str; 14] = [
     "ce_rounds",
     "ce_budget",
 ];
+/// The attributes of an event that is written, in the order in which Python gives them.
+pub(crate) const WRITTEN: [&str; 15] = [
+    "ce_id",
+    "ce_time",
+    "ce_correlationid",
+    "ce_workflow",
+    "ce_pass",
+    "ce_rounds",
+    "ce_causationid",
+    "ce_causedigest",
+    "ce_status",
+    "ce_deadline",
+    "ce_hops",
+    "ce_budget",
+    "ce_llm",
+    "traceparent",
+    "tracestate",
+];
+/// The headers that are the same in most events of one topic.
+const REPEATED: [&str; 8] = [
+    "ce_specversion",
+    "ce_type",
+    "ce_dataschema",
+    "content-type",
+    "ce_source",
+    "ce_workflow",
+    "ce_status",
+    "ce_llm",
+];
 const TRACE: std::ops::Range<usize> = 10..12;
 /// Each costs as much as three bytes more; Python's limit is a little higher.
 const MAX_READ_BYTES: usize = 4_000;
@@ -62,4 +91,14 @@ pub(crate) fn read<'a>(headers: &[Header<'a>]) -> Option<Attributes<'a>> {
         .filter_map(|(_, it)| it.map(|text| text.len() + 3))
         .sum::<usize>();
     (usual && bytes <= MAX_READ_BYTES).then_some(attributes)
+}
+
+/// Tells whether a header is one that events have: of other names there may be any number.
+pub(crate) fn is_known(name: &str) -> bool {
+    WRITTEN.contains(&name) || REPEATED.contains(&name)
+}
+
+/// Tells whether a header is the same in most events of one topic.
+pub(crate) fn is_repeated(name: &str) -> bool {
+    REPEATED.contains(&name)
 }

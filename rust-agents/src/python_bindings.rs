@@ -20,10 +20,15 @@ use crate::{
 };
 use crate::{digests, headers};
 
+/// Headers that are kept to be shared.
+const MOST_REPEATED: usize = 1_000;
+
 #[pymodule]
 mod _rust {
     #[pymodule_export]
-    use super::{AgentRuntime, Turn, read_event, record_digest, run_id, uuid_of};
+    use super::{
+        AgentRuntime, Turn, read_event, record_digest, run_id, share_headers, uuid_of, write_event,
+    };
 }
 
 /// Hash a record's exact key, value and headers: `streams.envelope.record_digest` says how.
@@ -94,6 +99,72 @@ fn read_event<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, Py
     let texts = attributes
         .map(|it| if it == first { id.clone() } else { it.map(|text| PyString::new(py, text)) });
     PyTuple::new(py, texts).map(Some)
+}
+
+/// Write the headers of an event: `streams.envelope.encode` says which.
+///
+/// Args:
+///     common: The headers before them, which all events of one type and source have.
+///     attributes: ce_id, ce_time, ce_correlationid, ce_workflow, ce_pass, ce_rounds, ce_causationid,
+///         ce_causedigest, ce_status, ce_deadline, ce_hops, ce_budget, ce_llm, traceparent,
+///         tracestate: each as text, or None where it is to be absent.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+#[pyfunction]
+#[pyo3(signature = (common, *attributes))]
+fn write_event<'py>(
+    common: &Bound<'py, PyList>,
+    attributes: &Bound<'py, PyTuple>,
+) -> PyResult<Bound<'py, PyList>> {
+    let py = common.py();
+    let mut written: Vec<Bound<'py, PyAny>> = Vec::with_capacity(24);
+    written.extend(common.iter());
+    for (name, text) in headers::WRITTEN.into_iter().zip(attributes.iter_borrowed()) {
+        if !text.is_none() {
+            let value = PyBytes::new(py, text.cast::<PyString>()?.to_str()?.as_bytes());
+            written.push((PyString::intern(py, name), value).into_pyobject(py)?.into_any());
+        }
+    }
+    PyList::new(py, written)
+}
+
+/// Give the same headers in less memory: the names of an event's headers, and those headers that most
+/// events repeat, are one object however many records have them.
+///
+/// Args:
+///     headers: Names and values.
+///     repeated: Headers seen before, each by itself; those of these are put into it, until it has a
+///         thousand.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+#[pyfunction]
+fn share_headers<'py>(
+    headers: &Bound<'py, PyAny>,
+    repeated: &Bound<'py, PyDict>,
+) -> PyResult<Bound<'py, PyTuple>> {
+    let py = headers.py();
+    let mut shared = Vec::with_capacity(16);
+    for header in headers.try_iter()? {
+        let header = header?.cast_into::<PyTuple>()?;
+        let name = header.get_item(0)?.cast_into::<PyString>()?;
+        let name = name.to_str()?;
+        if !headers::is_known(name) {
+            shared.push(header);
+        } else if !headers::is_repeated(name) {
+            let light = (PyString::intern(py, name), header.get_borrowed_item(1)?);
+            shared.push(light.into_pyobject(py)?);
+        } else if let Some(before) = repeated.get_item(&header)? {
+            shared.push(before.cast_into()?);
+        } else {
+            if repeated.len() < MOST_REPEATED {
+                repeated.set_item(&header, &header)?;
+            }
+            shared.push(header);
+        }
+    }
+    PyTuple::new(py, shared)
 }
 
 type Held<'py> = (Bound<'py, PyString>, Option<Bound<'py, PyBytes>>);
