@@ -3,8 +3,9 @@
 Never publishes. Whatever an agent returns or raises, what comes out fits into one record.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 from agents.core.base import Agent, AgentResult, AgentStatus, ErrorDetail
@@ -21,6 +22,8 @@ from streams.work import NO_SUCCESS, Part, Work, failed, parse, parse_task
 
 MAX_ROOT_INPUT_BYTES = 64 * 1024
 MAX_ERROR_CHARACTERS = 8_000
+# Most runs are given none, and there may be tens of thousands at the same time.
+NO_ARTIFACTS: Mapping[str, ArtifactReference] = MappingProxyType({})
 
 
 @dataclass(slots=True)
@@ -29,18 +32,12 @@ class Given:
 
     input: Any
     root: Root | RootValue
-    artifacts: dict[str, ArtifactReference]
-    records: tuple[Record, ...]
+    artifacts: Mapping[str, ArtifactReference]
 
     @property
     def task_root(self) -> Root:
         """The root as agents see it."""
         return self.root if isinstance(self.root, Root) else Root(**self.root._asdict())
-
-    @property
-    def events(self) -> tuple[Event, ...]:
-        """The records as agents see them."""
-        return tuple(map(_event, self.records))
 
 
 @dataclass(slots=True)
@@ -84,24 +81,22 @@ class Answers:
                 input={name: part.payload.output for name, part in parts.items()},
                 root=first.payload.root or RootValue(first.agent, work.envelope.round or work.envelope.id),
                 artifacts=inherited,
-                records=tuple(p.record for p in parts.values()),
             )
         if work.kind == "invalid":
-            return Given(None, self._unknown_root(work), {}, ())
+            return Given(None, self._unknown_root(work), NO_ARTIFACTS)
         if work.source is None:
             task = parse_task(record)
             too_large = len(record.value or b"") > MAX_ROOT_INPUT_BYTES
             given = None if too_large else task.input
             root = RootValue(self._agent.name, work.envelope.id, given, too_large, task.repository)
-            return Given(task.input, root, {a.name: a for a in task.artifacts}, (record,))
+            return Given(task.input, root, _by_name(task.artifacts))
         result = parse(ResultPayload, record)
         if work.kind == "run" and failed(result, work.envelope):
             work.kind = "upstream_failed"
         return Given(
             input=result.output,
             root=result.root or self._unknown_root(work),
-            artifacts={a.name: a for a in result.artifacts},
-            records=(record,),
+            artifacts=_by_name(result.artifacts),
         )
 
     def _unknown_root(self, work: Work) -> RootValue:
@@ -136,7 +131,9 @@ class Answers:
         )
         root = given.root if given is not None else self._unknown_root(work)
         slim = Given(
-            None, RootValue(root.agent, root.id, input_omitted=True, repository=root.repository), {}, ()
+            None,
+            RootValue(root.agent, root.id, input_omitted=True, repository=root.repository),
+            NO_ARTIFACTS,
         )
         result: AgentResult[Any] = AgentResult.failed(large)
         return Outcome(
@@ -155,8 +152,8 @@ class Answers:
             output=result.output,
             verdict=result.verdict,
             error=result.error,
-            artifacts=list(given.artifacts.values()) if given is not None else (),
-            usage=work.usage,
+            artifacts=list(given.artifacts.values()) if given is not None and given.artifacts else (),
+            usage=work.used,
             attempts=work.attempts,
             started_at=work.begun,
             finished_at=envelopes.now(),
@@ -166,7 +163,7 @@ class Answers:
             back=back,
         )
 
-    def _followers(self, work: Work, back: BackPayload | None) -> Sequence[str]:
+    def _followers(self, work: Work, back: BackPayload | None) -> tuple[str, ...]:
         if back is not None:
             return (back.to,)
         return work.workflow.followers.get(self._agent.name, ()) if work.workflow is not None else ()
@@ -219,7 +216,12 @@ def why_upstream_failed(work: Work) -> str:
     )
 
 
-def _event(record: Record) -> Event:
+def _by_name(references: Sequence[ArtifactReference]) -> Mapping[str, ArtifactReference]:
+    return {it.name: it for it in references} if references else NO_ARTIFACTS
+
+
+def event_of(record: Record) -> Event:
+    """Give a record as agents see it."""
     return Event(
         record.topic, record.partition, record.offset, record.key, tuple(record.headers), record.value
     )

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 import orjson
@@ -132,13 +133,13 @@ class ResultWriter:
         verdict: str | None,
         error: ErrorDetail | None,
         artifacts: Sequence[ArtifactReference],
-        usage: Usage,
+        usage: Usage | None,
         attempts: int,
         started_at: str | None,
         finished_at: str,
         run: str,
         root: Root | RootValue,
-        followers: Sequence[str],
+        followers: tuple[str, ...],
         back: BackPayload | None = None,
     ) -> bytes:
         """Write one; times and `run` are written as they are and need no escaping.
@@ -154,13 +155,15 @@ class ResultWriter:
                     NO_VERDICT if verdict is None else b',"verdict":' + orjson.dumps(verdict),
                     NO_ERROR if error is None else b',"error":' + orjson.dumps(error, _plain),
                     b',"artifacts":' + orjson.dumps(artifacts, _plain) if artifacts else NO_ARTIFACTS,
-                    b',"usage":' + orjson.dumps(usage) if usage.calls else self._no_usage,
+                    b',"usage":' + orjson.dumps(usage)
+                    if usage is not None and usage.calls
+                    else self._no_usage,
                     (
                         f',"attempts":{attempts},"started_at":{_quoted(started_at)},'
                         f'"finished_at":"{finished_at}","run":"{run}","root":'
                     ).encode(),
                     _root(root),
-                    b',"followers":' + orjson.dumps(followers) if followers else NO_FOLLOWERS,
+                    _followers(followers) if followers else NO_FOLLOWERS,
                     b"}" if back is None else b',"back":' + orjson.dumps(back, _plain) + b"}",
                 )
             )
@@ -187,12 +190,22 @@ def _root(root: Root | RootValue) -> bytes:
         given, omitted = b"null", True
     return b"".join(
         (
-            b'{"agent":' + orjson.dumps(root.agent) + b',"id":' + orjson.dumps(root.id) + b',"input":',
+            _agent(root.agent) + orjson.dumps(root.id) + b',"input":',
             given,
             OMITTED if omitted else KEPT,
             b"null}" if root.repository is None else orjson.dumps(root.repository, _plain) + b"}",
         )
     )
+
+
+@lru_cache(1_000)
+def _agent(name: str) -> bytes:
+    return b'{"agent":' + orjson.dumps(name) + b',"id":'
+
+
+@lru_cache(1_000)
+def _followers(names: tuple[str, ...]) -> bytes:
+    return b',"followers":' + orjson.dumps(names)
 
 
 def _plain(value: Any) -> Any:

@@ -61,7 +61,19 @@ class Work:
     alone: bool = False  # run alone in its process
     history: RunHistory | None = None
     spent: Spent = NOTHING  # unlike `usage`, with calls nobody knows the answer of
-    usage: Usage = field(default_factory=Usage)
+    used: Usage | None = None  # most runs ask no model
+
+    @property
+    def usage(self) -> Usage:
+        """What the run's model calls took, to add to."""
+        if self.used is None:
+            self.used = Usage()
+        return self.used
+
+    @property
+    def records(self) -> tuple[Record, ...]:
+        """What is answered: one record, or one per joined agent."""
+        return tuple(part.record for part in self.parts.values()) if self.parts else (self.record,)
 
 
 @dataclass(slots=True)

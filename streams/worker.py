@@ -41,7 +41,7 @@ from agents.core.workflow import Workflow
 from streams import artifacts, dead_letters, hint
 from streams import envelope as envelopes
 from streams.allowance import RunAllowance, spent_before
-from streams.answers import Answers, Given, Outcome, why_timed_out, why_upstream_failed
+from streams.answers import Answers, Given, Outcome, event_of, why_timed_out, why_upstream_failed
 from streams.envelope import Record, place
 from streams.join_parts import JoinLog, JoinParts
 from streams.join_runs import JoinRuns
@@ -119,6 +119,7 @@ class AgentWorker:
             dedupe_records=WINDOW,
             max_done_bytes=hint.MAX_DONE_BYTES,
             seed=int.from_bytes(os.urandom(8), "big"),
+            name=f"run of {agent.name}",
         )
         self.router = Router(
             app=app,
@@ -164,6 +165,7 @@ class AgentWorker:
         }
         self._count_status = {status: metrics.counter("runs", name, status.value) for status in AgentStatus}
         self._seconds = metrics.histogram("run_seconds", name)
+        self._task_of = self._make_task  # bound once, not once for each run under way
 
     def join_group(self, publisher: Publisher, membership: Membership, *, cluster: str) -> None:
         """Take what only exists once the broker is connected."""
@@ -180,9 +182,10 @@ class AgentWorker:
             self._count_record[topic].inc(number)
         if self.router.joins:
             self._join_parts.note(records)
+        ahead = self._ahead()
         for record in records:
             work = self._with_care(self.router.meaning_of(record))
-            offers.append(self._offer(work, epoch))
+            offers.append(self._offer(work, epoch, ahead))
         self.runtime.offer(offers)
         await self.runtime.room()
 
@@ -338,21 +341,30 @@ class AgentWorker:
             return await self._execute(work, number)
 
     async def _execute(self, work: Work, number: int) -> Outcome:
+        # Tens of thousands of runs may wait in here, so there is no coroutine between this and the agent's.
         given: Given | None = None
         raised: BaseException | None = work.error
         try:
             given = self._answers.given(work)
-            if work.error is not None:
-                result: AgentResult[Any] = AgentResult.failed(work.error)
-            elif work.kind == "upstream_failed":
-                result = AgentResult.failed(UpstreamFailedError(why_upstream_failed(work)))
-            elif work.kind == "timed_out":
-                result = AgentResult.failed(JoinTimeoutError(why_timed_out(work)))
-            else:
+            result = _without_running(work)
+            if result is None:
                 started = time.monotonic()
                 work.begun = work.begun or envelopes.now()
                 work.attempts += 1
-                result, raised = await self._run_agent(work, given, number)
+                attempt = Attempt(self._task_of, work, given, number)
+                set_current_task(attempt)
+                try:
+                    try:
+                        said = await self._execution(given)
+                    except BaseException as error:
+                        if attempt.over():
+                            await attempt.end(error)
+                        raise
+                    if attempt.over():
+                        await attempt.end(None)
+                    result = self._checked(said)
+                except (Exception, SystemExit, asyncio.CancelledError) as error:  # noqa: BLE001 (users' code)
+                    result, raised = self._failure(work, error)
                 self._seconds.observe(time.monotonic() - started)
             if result.artifacts:
                 await self._publish_artifacts(work, given, result)
@@ -364,8 +376,16 @@ class AgentWorker:
             log.exception("run failed outside of its agent", at=place(work.record))
             raised = error
             outcome = self._answers.encode(work, given, AgentResult.failed(error))
-        if outcome.status is not AgentStatus.FAILED:
-            return outcome
+        if outcome.status is AgentStatus.FAILED:
+            self._follow_up(work, outcome, raised)
+        return outcome
+
+    def _follow_up(self, work: Work, outcome: Outcome, raised: BaseException | None) -> None:
+        """Decide what comes of a failure: another attempt, a dead letter, or the result alone.
+
+        Raises:
+            TryAgain: If another attempt may help.
+        """
         again = work.kind == "run" and (
             is_retryable(raised)
             if raised is not None
@@ -377,7 +397,6 @@ class AgentWorker:
             )
         if again:
             raise TryAgain(outcome, retry_after(raised) if raised is not None else None)
-        return outcome
 
     def _letters(self, work: Work, outcome: Outcome, reason: str) -> Sequence[dead_letters.Letter]:
         parts = [part.record for part in work.parts.values()] if work.parts else [work.record]
@@ -433,7 +452,7 @@ class AgentWorker:
             elif outcome is None:
                 silent.append(number)
             else:
-                if outcome.error is not None or work.usage.calls:
+                if outcome.error is not None or work.used is not None:
                     self._note(work, outcome)
                 if outcome.letters:
                     self._bury(number, work, outcome)
@@ -500,7 +519,7 @@ class AgentWorker:
 
     # Offering -----------------------------------------------------------------------------------
 
-    def _offer(self, work: Work | Part, epoch: int) -> Offer[Work | Part]:
+    def _offer(self, work: Work | Part, epoch: int, ahead: float) -> Offer[Work | Part]:
         record = work.record
         number, lane, event = self._number(record), record.key, identity(work.envelope)
         offset: int | None = record.offset
@@ -509,7 +528,9 @@ class AgentWorker:
             lane = None
         else:
             if work.kind == "run":
-                deadline, budget = self._deadline(work), self._budget(work)
+                if work.envelope.deadline is not None:
+                    deadline = int(work.envelope.deadline.timestamp() * 1000 + ahead)
+                budget = self._budget(work)
             elif work.kind == "skip":
                 lane = event = None
             elif work.kind == "invalid":
@@ -522,14 +543,11 @@ class AgentWorker:
 
     def _offer_join(self, work: Work, epoch: int) -> None:
         self._with_care(work)
-        self.runtime.offer([self._offer(work, epoch)])
+        self.runtime.offer([self._offer(work, epoch, self._ahead())])
 
-    def _deadline(self, work: Work) -> int | None:
-        """Give a run's deadline by the runtime's clock."""
-        if work.envelope.deadline is None:
-            return None
-        left = work.envelope.deadline - self._wall_clock()
-        return self.runtime.now() + int(left.total_seconds() * 1000)
+    def _ahead(self) -> float:
+        """Give the milliseconds that the runtime's clock is ahead of the time of day."""
+        return self.runtime.now() - self._wall_clock().timestamp() * 1000
 
     def _budget(self, work: Work) -> tuple[int | None, int | None, int | None] | None:
         given, own = work.envelope.budget, self.agent.config.budget
@@ -550,55 +568,54 @@ class AgentWorker:
 
     # Running the agent --------------------------------------------------------------------------
 
-    async def _run_agent(
-        self, work: Work, given: Given, number: int
-    ) -> tuple[AgentResult[Any], BaseException | None]:
-        """Run the agent; gives what it ended with, and what it raised."""
-        attempt = Attempt(partial(self._task, work, given, number))
-        set_current_task(attempt)
-        try:
-            result = await self._attempted(attempt, given)
-            if not isinstance(result, AgentResult):
-                raise InvalidOutputError(  # noqa: TRY301 (as above)
-                    f"{type(self.agent).__name__}.execute returned {type(result).__name__},"
-                    " not an AgentResult"
-                )
-        except InDoubtError as error:
-            parked = AgentResult.failed(error).model_copy(update={"status": AgentStatus.PARKED})
+    def _execution(self, given: Given) -> Awaitable[object]:
+        """Begin to execute the agent."""
+        parsed = self.agent.parse_input(given.input)
+        if self.agent.config.blocking:
+            return in_thread(lambda: self._awaited(parsed), name=f"run of {self.agent.name}")
+        return self._begun(parsed)
+
+    async def _awaited(self, parsed: Any) -> object:
+        return await self._begun(parsed)
+
+    def _begun(self, parsed: Any) -> Awaitable[object]:
+        running: object = self.agent.execute(parsed)
+        if not isawaitable(running):
+            raise InvalidOutputError(
+                f"{type(self.agent).__name__}.execute is no coroutine: write `async def execute`"
+            )
+        return running
+
+    def _checked(self, said: object) -> AgentResult[Any]:
+        if isinstance(said, AgentResult):
+            return said
+        raise InvalidOutputError(
+            f"{type(self.agent).__name__}.execute returned {type(said).__name__}, not an AgentResult"
+        )
+
+    def _failure(self, work: Work, error: BaseException) -> tuple[AgentResult[Any], BaseException | None]:
+        """Turn what ended a run into its result, and what counts as raised.
+
+        Raises:
+            BaseException: The error itself, if it is no outcome of the run.
+        """
+        if isinstance(error, InDoubtError):
             log.warning("run parked", at=place(work.record), reason=str(error))
-            return parked, None
-        except AgentError as error:
-            return AgentResult.failed(error), error
-        except asyncio.CancelledError as error:
+            return AgentResult.failed(error).model_copy(update={"status": AgentStatus.PARKED}), None
+        if isinstance(error, asyncio.CancelledError):
             this = asyncio.current_task()
             if this is None or this.cancelling():
-                raise
+                raise error
             return AgentResult.failed(error), error  # nobody canceled this run: the agent raised it by itself
-        except (Exception, SystemExit) as error:
+        if not isinstance(error, AgentError):
             # The boundary to users' code: whatever it raises is the run's outcome, told with its stack.
-            log.exception("agent raised", at=place(work.record))
-            return AgentResult.failed(error), error
-        return result, None
-
-    async def _attempted(self, attempt: Attempt, given: Given) -> object:
-        try:
-            parsed = self.agent.parse_input(given.input)
-            if self.agent.config.blocking:
-                result = await in_thread(lambda: self._awaited(parsed), name=f"run of {self.agent.name}")
-            else:
-                result = await self._execution(parsed)
-        except BaseException as error:
-            if attempt.over():
-                await attempt.end(error)
-            raise
-        if attempt.over():
-            await attempt.end(None)
-        return result
+            log.error("agent raised", at=place(work.record), exc_info=error)
+        return AgentResult.failed(error), error
 
     async def _certainty(self) -> None:
         await self._membership.certainty()
 
-    def _task(self, work: Work, given: Given, number: int) -> Task:
+    def _make_task(self, work: Work, given: Given, number: int) -> Task:
         return Task(
             id=work.envelope.id,
             agent=self.agent.name,
@@ -606,7 +623,7 @@ class AgentWorker:
             workflow_id=work.envelope.workflow_id,
             input=given.input,
             root=given.task_root,
-            events=given.events,
+            events=tuple(map(event_of, work.records)),
             artifacts=given.artifacts,
             deadline=work.envelope.deadline,
             store=self._store,
@@ -615,26 +632,16 @@ class AgentWorker:
             allowance=RunAllowance(self.runtime, number, work),
         )
 
-    async def _awaited(self, parsed: Any) -> object:
-        return await self._execution(parsed)
-
-    def _execution(self, parsed: Any) -> Awaitable[object]:
-        running: object = self.agent.execute(parsed)
-        if not isawaitable(running):
-            raise InvalidOutputError(
-                f"{type(self.agent).__name__}.execute is no coroutine: write `async def execute`"
-            )
-        return running
-
     async def _publish_artifacts(self, work: Work, given: Given, result: AgentResult[Any]) -> None:
         for artifact in result.artifacts:
-            given.artifacts[artifact.name] = await artifacts.publish(
+            published = await artifacts.publish(
                 self._publisher,
                 artifact,
                 topic=self._topics.artifacts(self.agent.name),
                 partition=work.record.partition,
                 key=work.record.key,
             )
+            given.artifacts = {**given.artifacts, artifact.name: published}
 
     def _note(self, work: Work, outcome: Outcome) -> None:
         name = self.agent.name
@@ -670,6 +677,17 @@ class AgentWorker:
     def _publish_failed(self, reason: str) -> None:
         metrics.counter("publish_retries", self.agent.name).inc()
         log.warning("publish failed, trying again", agent=self.agent.name, reason=reason)
+
+
+def _without_running(work: Work) -> AgentResult[Any] | None:
+    """Give the result of work that the agent is not asked about; none if it is."""
+    if work.error is not None:
+        return AgentResult.failed(work.error)
+    if work.kind == "upstream_failed":
+        return AgentResult.failed(UpstreamFailedError(why_upstream_failed(work)))
+    if work.kind == "timed_out":
+        return AgentResult.failed(JoinTimeoutError(why_timed_out(work)))
+    return None
 
 
 def _key_of(record: Record) -> bytes | None:

@@ -165,6 +165,7 @@ class Runtime(Generic[W, R]):
         tokens_per_minute: Likewise.
         retry: How failed work is tried again.
         seed: Of the jitter: workers with different ones do not retry in step.
+        name: Of the asyncio tasks, for stacks.
         max_queued_records: Per partition, before it is paused.
         max_queued_bytes: Per partition, before it is paused.
         dedupe_records: Offsets of a partition within which a repeated identity is a duplicate.
@@ -182,13 +183,14 @@ class Runtime(Generic[W, R]):
         tokens_per_minute: int | None = None,
         retry: RetryPolicy = RetryPolicy(),
         seed: int = 0,
+        name: str = "run",
         max_queued_records: int = 2_000,
         max_queued_bytes: int = 16 * 1024 * 1024,
         dedupe_records: int | None = None,
         max_done_bytes: int | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._host = host
+        self._host, self._name = host, name
         self._clock = clock
         self._machine = AgentRuntime(
             slots=slots,
@@ -402,7 +404,7 @@ class Runtime(Generic[W, R]):
             self._host.commit([partition for partition, _ in turn.commits])
         loop = asyncio.get_running_loop()
         for number in turn.start:
-            self._runs[number] = loop.create_task(self._run(number, self._work[number]))
+            self._runs[number] = loop.create_task(self._run(number, self._work[number]), name=self._name)
         for number in turn.cancel:
             if (run := self._runs.get(number)) is not None:
                 self._cancel(number, run)

@@ -5,13 +5,15 @@ from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVarTuple
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.core.budget import NOTHING, Allowance, Spent
 from agents.core.errors import ArtifactError
 from agents.core.step import Journal, StepKey, Steps
+
+Ts = TypeVarTuple("Ts")
 
 
 class ArtifactReference(BaseModel):
@@ -194,18 +196,20 @@ class Attempt:
 
     Args:
         make: Makes it.
+        given: What `make` is called with.
     """
 
-    __slots__ = ("_make", "_over", "task")
+    __slots__ = ("_given", "_make", "_over", "task")
 
-    def __init__(self, make: Callable[[], Task]) -> None:
-        self._make, self._over = make, False
+    def __init__(self, make: Callable[[*Ts], Task], *given: *Ts) -> None:
+        # Kept apart and not bound together: there is one for each run under way.
+        self._make, self._given, self._over = make, given, False
         self.task: Task | None = None
 
     def __call__(self) -> Task:
         """Give the task, the same each time."""
         if self.task is None:
-            self.task = self._make()
+            self.task = self._make(*self._given)
             if self._over:
                 self.task.steps.end()
         return self.task

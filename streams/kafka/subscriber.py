@@ -19,6 +19,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.schemas import Topic
 
+from agents._rust import share_headers
 from streams.envelope import Record
 from streams.kafka.admin import BrokerUnreachableError, committed_offsets, initial_offsets
 from streams.kafka.connection import Connection
@@ -147,6 +148,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._proven = 0.0
         self._proof = asyncio.Event()
         self._watches = False
+        self._headers: dict[tuple[str, bytes | None], tuple[str, bytes | None]] = {}
         self.out_of_range: dict[str, str] = {}
         self._subscriber = broker.subscriber(
             *(Topic(name, declare=False) for name in (*topics, *late_topics)),
@@ -393,6 +395,8 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     async def _handle(self, batch: Any) -> None:
         records, epoch = batch
+        for record in records:  # in less memory: they stay as long as their runs take
+            record.headers = share_headers(record.headers, self._headers)
         try:
             await self._handler.on_records(records, epoch)
         except Exception:
