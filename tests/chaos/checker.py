@@ -274,6 +274,16 @@ class Facts:
         return found
 
     @cached_property
+    def copies(self) -> dict[tuple[str, Identity], list[Record]]:
+        """All records of one event, by topic and event."""
+        found: dict[tuple[str, Identity], list[Record]] = defaultdict(list)
+        for agent in self.app.joins:
+            for records in self.inputs(agent):
+                for record in records:
+                    found[record.topic, identity(record)].append(record)
+        return found
+
+    @cached_property
     def kept_parts(self) -> dict[str, float]:
         """When a part of a join was in the join's own log, by what names it: a digest, an id or a place."""
         found: dict[str, float] = {}
@@ -535,9 +545,11 @@ def _let_go(facts: Facts, agent: str, record: Record) -> float:
     """Tell from when on an agent's committed offset may pass a record."""
     at = facts.ended(agent, record)
     if agent in facts.app.joins:
-        names = (digest(record), text(record, "ce_id"), record.place)
+        # A second copy of a part is done with the first.
+        same = facts.copies[record.topic, identity(record)]
+        names = (name for it in same for name in (digest(it), text(it, "ce_id"), it.place))
         at = min(at, *(facts.kept_parts.get(name, NEVER) for name in names))
-        if (unseen := facts.unseen(agent, record)) < at:
+        if (unseen := min(facts.unseen(agent, it) for it in same)) < at:
             facts.counts["parts compacted away"] += 1
             at = unseen
     return at

@@ -482,6 +482,22 @@ def test_a_part_in_the_own_log_of_a_join_may_be_passed_over_from_then_on() -> No
     assert [violation.kind for violation in check(history).violations] == ["early commit"]
 
 
+def test_a_second_copy_of_a_part_may_be_passed_over_with_the_first() -> None:
+    history = clean()
+    number = index(history, "results.testing", "b2")
+    part = history.records[number]
+    copy = replace(part, offset=part.offset + 1, headers=(*part.headers, ("ce_time", b"another")))
+    history.records.append(copy)
+    kept, *_ = joins_log(part, [(0, 0.1)], overwritten=0)
+    early = Commit(part.timestamp / 1000 + 0.2, "documentation", part.topic, 0, copy.offset + 1)
+    history.commits = [it for it in history.commits if it.agent != "documentation"] + [early]
+    kinds = ["duplicate result"]
+    assert [it.kind for it in check(history).violations] == [*kinds, "early commit"]
+    value = json.dumps({"part": {"digest": wire_digest(part)}}).encode()
+    history.records.append(replace(kept, value=value))
+    assert [it.kind for it in check(history).violations] == kinds
+
+
 def test_what_is_no_text_is_no_name() -> None:
     history = clean()
     number = index(history, "tasks.documentation", "bad")
