@@ -63,6 +63,7 @@ async def kill_the_broker(stage: Stage) -> None:
 
 async def freeze_a_worker(stage: Stage) -> None:
     """Stop a worker until its partitions are others', and let it go on."""
+    await stage.fleet.joined()
     await stage.flow()
     number = stage.chance.choice(stage.fleet.running)
     stage.fleet.freeze(number)

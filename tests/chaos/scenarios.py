@@ -68,17 +68,28 @@ async def calm(stage: Stage, size: Size) -> int:
     return size.trials
 
 
-async def workers_killed(stage: Stage, size: Size) -> int:
-    """Kill any of three workers, again and again, while tasks come in."""
-    await stage.workers(3)
-    pause = size.tasks / RATE / (size.trials + 1)
+async def many_times(
+    stage: Stage,
+    size: Size,
+    fault: Callable[[Stage], Awaitable[None]],
+    rate: float,
+    pause: tuple[float, float],
+) -> int:
+    """Let something go wrong `trials` times while tasks come in, each time after a pause (seconds)."""
     done = 0
-    async with faults.background(stage, faults.endless(stage, lambda: done == size.trials, size.tasks), RATE):
+    async with faults.background(stage, faults.endless(stage, lambda: done == size.trials, size.tasks), rate):
         for _ in range(size.trials):
-            await asyncio.sleep(pause * stage.chance.uniform(0.5, 1.5))
-            await faults.kill_a_worker(stage)
+            await asyncio.sleep(stage.chance.uniform(*pause))
+            await fault(stage)
             done += 1
     return done
+
+
+async def workers_killed(stage: Stage, size: Size) -> int:
+    """Kill any of three workers, again and again."""
+    await stage.workers(3)
+    mean = size.tasks / RATE / (size.trials + 1)
+    return await many_times(stage, size, faults.kill_a_worker, RATE, (0.5 * mean, 1.5 * mean))
 
 
 async def crash_points(stage: Stage, size: Size) -> int:
@@ -121,39 +132,20 @@ async def rolling_restart(stage: Stage, size: Size) -> int:
 async def zombies(stage: Stage, size: Size) -> int:
     """Freeze a worker until others own its partitions, and let it go on."""
     await stage.workers(3)
-    done = 0
-    async with faults.background(stage, faults.endless(stage, lambda: done == size.trials), RATE / 3):
-        for _ in range(size.trials):
-            await stage.fleet.joined()
-            await faults.freeze_a_worker(stage)
-            await asyncio.sleep(2)
-            done += 1
-    return done
+    return await many_times(stage, size, faults.freeze_a_worker, RATE / 3, (2, 2))
 
 
 async def brokers_killed(stage: Stage, size: Size) -> int:
     """Kill the broker under load and start it again."""
     await stage.workers(3)
-    pause = size.tasks / RATE / (size.trials + 1)
-    done = 0
-    async with faults.background(stage, faults.endless(stage, lambda: done == size.trials, size.tasks), RATE):
-        for _ in range(size.trials):
-            await asyncio.sleep(pause * stage.chance.uniform(0.5, 1))
-            await faults.kill_the_broker(stage)
-            done += 1
-    return done
+    most = size.tasks / RATE / (size.trials + 1)
+    return await many_times(stage, size, faults.kill_the_broker, RATE, (0.5 * most, most))
 
 
 async def partitions(stage: Stage, size: Size) -> int:
     """Cut one of three workers off from the broker, one way or both, for shorter or longer than a session."""
     await stage.workers(3)
-    done = 0
-    async with faults.background(stage, faults.endless(stage, lambda: done == size.trials), RATE / 3):
-        for _ in range(size.trials):
-            await faults.cut_off_a_worker(stage)
-            await asyncio.sleep(stage.chance.uniform(1, 3))
-            done += 1
-    return done
+    return await many_times(stage, size, faults.cut_off_a_worker, RATE / 3, (1, 3))
 
 
 LOST_ANSWERS = (
