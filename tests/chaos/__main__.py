@@ -1,7 +1,7 @@
 """Breaks everything that can be broken on one machine, and says what was lost, repeated or out of order.
 
 python -m tests.chaos                        every fault, about ten minutes
-python -m tests.chaos --slice                a quick run of some, always the same
+python -m tests.chaos --size slice           a quick run of some, always the same
 python -m tests.chaos --only F1,F5 --seed 7  some of them, again
 python -m tests.chaos --only F1 --kills 60 --tasks 20000
 """
@@ -21,12 +21,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from .checker import Report, Violation, check
-from .scenarios import SCENARIOS, SETTLE_SECONDS, SLICE, Scenario, Size
+from .fleet import StuckError
+from .scenarios import SCENARIOS, SETTLE_SECONDS, Scenario, Size
 from .stage import Broker, Settings, stage
 
 RESULTS = Path(__file__).with_name("RESULTS.md")
 SHOWN = 12
 SLICE_SEED = 1
+SIZES = ("normal", "full", "slice")
+OWN = "own"  # none of these
 
 
 @dataclass(frozen=True)
@@ -34,6 +37,7 @@ class Row:
     """What came of one scenario."""
 
     scenario: Scenario
+    size: str
     trials: int
     report: Report
     left: int
@@ -54,6 +58,7 @@ class Row:
 
 HEAD = (
     "fault",
+    "size",
     "trials",
     "tasks",
     "lost",
@@ -81,6 +86,7 @@ def cells(row: Row) -> tuple[str, ...]:
     other = sum(violation.kind not in listed for violation in row.broken)
     return (
         f"{row.scenario.name} {row.scenario.title}",
+        row.size,
         f"{row.trials:,}",
         f"{counts['tasks']:,}",
         f"{counts['lost']:,}",
@@ -98,22 +104,62 @@ async def play(  # noqa: PLR0913 (what a scenario needs)
     scenario: Scenario, size: Size, broker: Broker, folder: Path, settings: Settings, *, keep: bool
 ) -> Row:
     """Play a scenario and check its history, which is kept if anything is wrong, or always."""
+    name = next((it for it in SIZES if scenario.size(it) == size), OWN)
     began = time.monotonic()
     async with stage(settings, broker, folder) as here:
-        trials = await scenario.play(here, size)
+        trials, stuck = 0, []
+        try:
+            trials = await scenario.play(here, size)
+        except StuckError as error:
+            stuck.append(str(error))
         settled = await here.settle(SETTLE_SECONDS)
         history = await here.history()
-        problems = here.problems()
+        problems = stuck + here.problems()
+        good, calls = sum(it.expect == "result" for it in history.published), len(history.calls)
+        if calls < good:
+            problems.append(
+                f"{calls} model calls for {good} tasks: too few got so far for this to show anything"
+            )
         left = 0 if settled else sum(here.left.values())
     report = await asyncio.to_thread(check, history)
-    row = Row(scenario, trials, report, left, settings.seed, time.monotonic() - began, problems)
+    row = Row(scenario, name, trials, report, left, settings.seed, time.monotonic() - began, problems)
     if keep or row.failed:
         history.save(folder / "history")
     return row
 
 
-def tell(row: Row, folder: Path) -> None:
-    """Print what came of a scenario."""
+async def play_all(
+    scenarios: list[Scenario], given: argparse.Namespace, seed: int, broker: Broker, folder: Path
+) -> list[Row]:
+    """Play scenarios at the same time, and say of each what came of it."""
+
+    async def one(scenario: Scenario) -> Row:
+        size = scenario.size(given.size)
+        size = Size(given.kills or size.trials, given.tasks or size.tasks)
+        here, name = folder / scenario.name, f"{scenario.name} {scenario.title}"
+        print(f"{name}: {size.trials} trials, {size.tasks} tasks, seed {seed}", flush=True)
+        settings = scenario.settings_for(seed)
+        row = await play(scenario, size, broker, here, settings, keep=given.folder is not None)
+        again = f"--only {scenario.name} --kills {size.trials} --tasks {size.tasks} --seed {seed}"
+        tell(row, here, f"python -m tests.chaos {again}")
+        return row
+
+    async with asyncio.TaskGroup() as group:
+        playing = [group.create_task(one(scenario)) for scenario in scenarios]
+    return [task.result() for task in playing]
+
+
+def groups(chosen: list[Scenario], *, quick: bool) -> list[list[Scenario]]:
+    """Tell what is played at the same time: in the quick run all that can be, as they mostly wait."""
+    if not quick:
+        return [[scenario] for scenario in chosen]
+    shared = [scenario for scenario in chosen if not scenario.alone]
+    return [*([shared] if shared else []), *([scenario] for scenario in chosen if scenario.alone)]
+
+
+def tell(row: Row, folder: Path, again: str) -> None:
+    """Print what came of a scenario, and how to play it again."""
+    print(f"{row.scenario.name} {row.scenario.title}: {'BROKEN' if row.failed else 'as promised'}")
     print("  " + ", ".join(f"{number} {what}" for what, number in sorted(row.report.counts.items())))
     print(f"  {', '.join(' '.join(it) for it in zip(cells(row)[1:], HEAD[1:], strict=True))}")
     for violation in row.broken[:SHOWN]:
@@ -125,6 +171,7 @@ def tell(row: Row, folder: Path) -> None:
     for problem in row.problems:
         print(f"  the stage itself: {problem}")
     if row.failed:
+        print(f"  again: {again}")
         print(f"  kept: {folder}; check it again: python -m tests.chaos.checker {folder / 'history'}")
     sys.stdout.flush()
 
@@ -139,12 +186,14 @@ def _line(cells_: Sequence[str]) -> str:
 
 
 def merged(stored: str, rows: list[Row]) -> str:
-    """Give what is stored with these rows in the place of those of the same faults."""
+    """Give what is stored with these rows in the place of those of the same faults and sizes."""
     lines = [line for line in stored.splitlines() if line.startswith("| F")]
-    known = {line.split()[1]: line for line in lines}
+    known = {_fault_and_size(line): line for line in lines}
     today = datetime.now(UTC).date().isoformat()
-    known |= {row.scenario.name: _line((*cells(row), today)) for row in rows}
-    ordered = [known[scenario.name] for scenario in SCENARIOS if scenario.name in known]
+    new = [_line((*cells(row), today)) for row in rows]
+    known |= {_fault_and_size(line): line for line in new}
+    keys = [(scenario.name, size) for scenario in SCENARIOS for size in (*SIZES, OWN)]
+    ordered = [known[key] for key in keys if key in known]
     return (
         "# What breaking it showed\n\n"
         "Written by `python -m tests.chaos --write`, row by row; last with Apache Kafka 4.3.1 on the same\n"
@@ -156,11 +205,16 @@ def merged(stored: str, rows: list[Row]) -> str:
     )
 
 
+def _fault_and_size(line: str) -> tuple[str, str]:
+    fault, size = line.strip("| ").split(" | ")[:2]
+    return fault.split()[0], size
+
+
 def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", help="faults by number, separated by commas")
-    parser.add_argument("--slice", action="store_true", help="the quick run")
+    parser.add_argument("--size", choices=SIZES, default="normal", help="slice: the quick run; full: hours")
     parser.add_argument("--kills", "--trials", type=int, help="trials of each fault")
     parser.add_argument("--tasks", type=int, help="tasks of each fault")
     parser.add_argument(
@@ -177,7 +231,8 @@ def arguments() -> argparse.Namespace:
 def main() -> int:
     """Play what is asked for."""
     given = arguments()
-    everything = SLICE if given.slice else [scenario.name for scenario in SCENARIOS]
+    quick = given.size == "slice"
+    everything = [scenario.name for scenario in SCENARIOS if scenario.slice is not None or not quick]
     wanted = given.only.split(",") if given.only else everything
     chosen = [scenario for scenario in SCENARIOS if scenario.name in wanted]
     if unknown := set(wanted) - {scenario.name for scenario in chosen}:
@@ -187,7 +242,7 @@ def main() -> int:
         return 2
     seed = given.seed
     if seed is None:
-        seed = SLICE_SEED if given.slice else int(time.time()) % 100_000
+        seed = SLICE_SEED if quick else int(time.time()) % 100_000
     folder = given.folder or Path(tempfile.mkdtemp(prefix="callboard-chaos-"))
     signal.signal(
         signal.SIGTERM, lambda *_: sys.exit(143)
@@ -195,22 +250,13 @@ def main() -> int:
     logging.getLogger("aiokafka").setLevel(logging.CRITICAL)  # that brokers go away is the point
     broker = Broker(folder / "kafka")
     broker.up()
-    rows = []
+    rows: list[Row] = []
     try:
-        for scenario in chosen:
-            size = scenario.slice if given.slice else scenario.normal
-            size = Size(given.kills or size.trials, given.tasks or size.tasks)
-            here = folder / scenario.name
-            print(
-                f"{scenario.name} {scenario.title}: {size.trials} trials, {size.tasks} tasks, seed {seed}",
-                flush=True,
-            )
-            keep = given.folder is not None
-            settings = scenario.settings_for(seed, patient=given.slice)
-            rows.append(asyncio.run(play(scenario, size, broker, here, settings, keep=keep)))
-            tell(rows[-1], here)
+        for together in groups(chosen, quick=quick):
+            rows += asyncio.run(play_all(together, given, seed, broker, folder))
     finally:
         broker.down()
+    rows.sort(key=lambda row: SCENARIOS.index(row.scenario))
     print(table(rows))
     if given.write:
         RESULTS.write_text(merged(RESULTS.read_text() if RESULTS.exists() else "", rows))

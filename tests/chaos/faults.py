@@ -16,8 +16,8 @@ MOSTLY = 0.8
 
 @asynccontextmanager
 async def background(stage: Stage, letters: Iterable[Letter], rate: float) -> AsyncIterator[None]:
-    """Publish at a rate while something else is done; leaving waits until all is published."""
-    publishing = asyncio.ensure_future(stage.load.publish(letters, rate))
+    """Publish at a rate, or slower, while something else is done; leaving waits until all is published."""
+    publishing = asyncio.ensure_future(stage.load.publish(letters, rate, stage.room))
     try:
         yield
         await publishing
@@ -34,7 +34,7 @@ def tasks(stage: Stage, number: int) -> Iterator[Letter]:
 def endless(stage: Stage, ended: Callable[[], bool], least: int = 0) -> Iterator[Letter]:
     """Give tasks for the first agent until something has ended, and at least so many.
 
-    At most twice as many, if a number is given: a slow machine would be buried under them.
+    At most twice as many, if a number is given, though a slow machine may need longer for what is to end.
     """
     given = 0
     while given < least or not (ended() or given >= 2 * least > 0):

@@ -18,7 +18,13 @@ from .history import Event
 ROOT = Path(__file__).parents[2]
 APPLICATION = "tests.chaos.application:app"
 WATCH_SECONDS = 0.05
-STOP_SECONDS = 180.0
+# On a slow machine, too: what takes longer has come to nothing.
+STOP_SECONDS = JOIN_SECONDS = 180.0
+DEATH_SECONDS = 300.0
+
+
+class StuckError(Exception):
+    """What a fault waits for does not happen; says what, and what the workers said last."""
 
 
 class Fleet:
@@ -28,13 +34,13 @@ class Fleet:
         folder: Where each process logs to.
         environment: Variables for all workers, besides this process's own.
         name: Begins the static instance id of each worker: this fleet never runs two of one number, as a
-            supervisor would not.
+            supervisor would not. None: they are dynamic members, which leave their groups when they stop.
         agents: How many agents each worker has.
         events: What is done is written here.
     """
 
     def __init__(
-        self, folder: Path, environment: Mapping[str, str], name: str, agents: int, events: list[Event]
+        self, folder: Path, environment: Mapping[str, str], name: str | None, agents: int, events: list[Event]
     ) -> None:
         self._name = name
         self._folder = folder
@@ -69,12 +75,12 @@ class Fleet:
         self._starts += 1
         self._resting.discard(number)
         log = self._logs[number] = self._folder / f"worker-{number}-{self._starts:03}.log"
-        own = {"CALLBOARD_INSTANCE_ID": f"{self._name}-{number}"} | self._own.get(number, {})
+        static = {"CALLBOARD_INSTANCE_ID": f"{self._name}-{number}"} if self._name is not None else {}
         with log.open("wb") as output:
             self._processes[number] = subprocess.Popen(
                 [sys.executable, "-m", "streams.command_line", "run", APPLICATION, "--port", "0"],
                 cwd=ROOT,
-                env=os.environ | self._environment | own | environment,
+                env=os.environ | self._environment | static | self._own.get(number, {}) | environment,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
@@ -115,15 +121,23 @@ class Fleet:
     async def death(self, number: int, why: str) -> None:
         """Wait until a worker that was made to die is dead; it stays dead until it is started."""
         self._resting.add(number)
-        while self._processes[number].poll() is None:
-            await asyncio.sleep(WATCH_SECONDS)
+        try:
+            async with asyncio.timeout(DEATH_SECONDS):
+                while self._processes[number].poll() is None:
+                    await asyncio.sleep(WATCH_SECONDS)
+        except TimeoutError:
+            raise StuckError(f"worker {number} never came to {why}: {self.last_words()}") from None
         self._note(f"death at {why}", number, disrupts=True)
 
     async def joined(self) -> None:
         """Wait until every worker that runs has been given partitions for each of its agents."""
-        async with asyncio.timeout(STOP_SECONDS):
-            while self.at_work != self.running:
-                await asyncio.sleep(WATCH_SECONDS)
+        try:
+            async with asyncio.timeout(JOIN_SECONDS):
+                while self.at_work != self.running:
+                    await asyncio.sleep(WATCH_SECONDS)
+        except TimeoutError:
+            idle = sorted({*self.running} - {*self.at_work})
+            raise StuckError(f"workers {idle} were given no partitions: {self.last_words()}") from None
 
     def _has_joined(self, number: int) -> bool:
         said = self._logs[number].read_text(errors="replace")

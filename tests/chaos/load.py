@@ -8,7 +8,7 @@ import json
 import random
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from types import TracebackType
@@ -113,10 +113,17 @@ class Load:
         value = json.dumps({"input": {"number": self._number} | more}).encode()
         return Letter(agent, chosen.encode(), value, headers, expect)
 
-    async def publish(self, letters: Iterable[Letter], rate: float = 0) -> Sequence[Published]:
-        """Publish at a rate, in letters a second; 0 is as fast as it goes. Returns when all are acknowledged.
+    async def publish(
+        self, letters: Iterable[Letter], rate: float = 0, room: Callable[[], Awaitable[None]] | None = None
+    ) -> Sequence[Published]:
+        """Publish at a rate. Returns when all are acknowledged.
 
         A publish that failed may be in the log all the same, or not: it is kept apart, in `refused`.
+
+        Args:
+            letters: What.
+            rate: Letters a second; 0 is as fast as it goes.
+            room: Waits until there is room for the next one.
         """
         began = time.monotonic()
         before = len(self.published)
@@ -124,6 +131,8 @@ class Load:
         for number, letter in enumerate(letters):
             if rate and (early := began + number / rate - time.monotonic()) > 0:
                 await asyncio.sleep(early)
+            if room is not None:
+                await room()
             topic = self._application.topic("tasks", letter.agent)
             future = await self._producer.send(
                 topic, key=letter.key, value=letter.value, headers=letter.headers

@@ -6,7 +6,7 @@ a cluster or another mode.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from . import faults
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
 RATE = 30.0  # tasks a second that two cores can do five hops of, each with a model call
 SETTLE_SECONDS = 90.0
-PATIENT_SESSION = 30
-RETRIES = {"retries": 5, "backoff": 0.1, "max_backoff": 2.0}
+# Runs have no time limit, which on a slow machine would end them before they ask; calls do, as some hang.
+RETRIES = {"retries": 5, "backoff": 0.1, "max_backoff": 2.0, "llm_timeout": 20.0}
 
 
 @dataclass(frozen=True)
@@ -41,24 +41,31 @@ class Scenario:
         name: Its number there.
         title: What it is.
         play: Plays it; gives how many trials there were.
-        slice: Size of a quick run.
+        slice: Size of a quick run; none: it is not part of one.
         normal: Size of `make chaos`.
+        full: Size of `make chaos SIZE=full`; none: the normal one.
         settings: What differs from the default settings of a stage.
         tolerated: Kinds of violations that are only counted, with the reason in README.md.
+        alone: It breaks what others need, too, so that nothing can be played beside it.
     """
 
     name: str
     title: str
     play: Callable[[Stage, Size], Awaitable[int]]
-    slice: Size
+    slice: Size | None
     normal: Size
+    full: Size | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     tolerated: frozenset[str] = frozenset()
+    alone: bool = False
 
-    def settings_for(self, seed: int, *, patient: bool = False) -> Settings:
-        """Give the settings of its stage; on a machine that may be slow, nobody is to be taken for dead."""
-        usual = Settings(seed, session=PATIENT_SESSION) if patient else Settings(seed)
-        return replace(usual, **self.settings)
+    def size(self, name: str) -> Size:
+        """Give the size of a run of some name; what is not part of the quick one is as in the normal one."""
+        return {"slice": self.slice, "full": self.full}.get(name) or self.normal
+
+    def settings_for(self, seed: int) -> Settings:
+        """Give the settings of its stage."""
+        return Settings(seed, **self.settings)
 
 
 async def calm(stage: Stage, size: Size) -> int:
@@ -107,6 +114,8 @@ async def crash_points(stage: Stage, size: Size) -> int:
             stage.fleet.start(number, **{VARIABLE: trap})
             await stage.fleet.death(number, trap)
             done += 1
+        # Or its partitions would wait for the end of its session.
+        stage.fleet.start(number)
 
     async with faults.background(
         stage, faults.endless(stage, lambda: done == size.trials * len(POINTS)), RATE / 4
@@ -269,67 +278,114 @@ ERRORS = {"ok": 80, "429": 6, "529": 4, "500": 4, "reset": 3, "truncated": 2, "h
 # an answer beside the one its successor got. Nothing of it is used downstream; it is counted.
 ZOMBIES = frozenset({"duplicate result", "fenced write", "two answers", "repeated call, zombie"})
 
-SESSION = 6  # where it has to end
-
-# What a quick run plays: no fault whose outcome depends on how fast the machine is.
-SLICE = ("F1", "F2", "F5", "F9", "F14")
+SESSION = 6  # where members have to be taken for dead
 
 SCENARIOS = (
-    Scenario("F0", "nothing is broken", calm, Size(1, 300), Size(1, 1_000)),
-    Scenario("F1", "worker killed (SIGKILL) at random", workers_killed, Size(3, 150), Size(20, 4_000)),
-    Scenario("F2", "worker dies at each named point", crash_points, Size(1, 0), Size(8, 0)),
+    Scenario("F0", "nothing is broken", calm, None, Size(1, 500)),
+    # The quick run has no fault whose outcome depends on how fast the machine is.
+    Scenario(
+        "F1",
+        "worker killed (SIGKILL) at random",
+        workers_killed,
+        slice=Size(3, 150),
+        normal=Size(12, 1_500),
+        full=Size(60, 20_000),
+    ),
+    Scenario(
+        "F2",
+        "worker dies at each named point",
+        crash_points,
+        slice=Size(1, 0),
+        normal=Size(3, 0),
+        full=Size(20, 0),
+    ),
     Scenario(
         "F3",
         "rolling restart, calls of 8 s in flight",
         rolling_restart,
-        Size(1, 12),
-        Size(3, 60),
-        {"latency": (8.0, 8.0), "workers": {"CHAOS_CALLERS": "developer,documentation"}},
+        slice=None,
+        normal=Size(3, 60),
+        settings={"latency": (8.0, 8.0), "workers": {"CHAOS_CALLERS": "developer,documentation"}},
     ),
     Scenario(
         "F4",
         "worker frozen past its session, then thawed",
         zombies,
-        Size(1, 0),
-        Size(4, 0),
-        {"session": SESSION},
+        slice=None,
+        normal=Size(3, 0),
+        full=Size(10, 0),
+        settings={"session": SESSION},
         tolerated=ZOMBIES,
     ),
-    Scenario("F5", "broker killed (kill -9) under load", brokers_killed, Size(1, 150), Size(6, 3_000)),
+    Scenario(
+        "F5",
+        "broker killed (kill -9) under load",
+        brokers_killed,
+        slice=Size(1, 150),
+        normal=Size(5, 1_200),
+        full=Size(20, 20_000),
+        alone=True,
+    ),
     Scenario(
         "F6",
         "worker cut off from the broker",
         partitions,
-        Size(2, 0),
-        Size(8, 0),
-        {"proxied": True, "session": SESSION},
+        slice=None,
+        normal=Size(5, 0),
+        full=Size(20, 0),
+        settings={"proxied": True, "session": SESSION},
         tolerated=ZOMBIES,
     ),
-    Scenario("F7", "answers lost after execution", lost_answers, Size(3, 0), Size(9, 0), {"proxied": True}),
+    Scenario(
+        "F7",
+        "answers lost after execution",
+        lost_answers,
+        slice=None,
+        normal=Size(9, 0),
+        settings={"proxied": True},
+    ),
     Scenario(
         "F9",
         "provider refuses, fails, hangs, truncates",
         provider_errors,
-        Size(1, 90),
-        Size(1, 1_500),
-        {"weights": ERRORS, "agents": RETRIES | {"timeout": 5.0}},
+        slice=Size(1, 90),
+        normal=Size(1, 500),
+        full=Size(1, 1_500),
+        settings={"weights": ERRORS, "agents": RETRIES},
     ),
     Scenario(
         "F11",
         "poison: raises, exits, hangs, blocks",
         poison,
-        Size(4, 100),
-        Size(12, 600),
-        {"agents": {"timeout": 10.0}},
+        slice=None,
+        normal=Size(8, 300),
+        full=Size(24, 900),
+        settings={"agents": {"timeout": 10.0}},
     ),
-    Scenario("F13", "records nobody can read", bad_input, Size(5_000, 100), Size(100_000, 300)),
+    Scenario(
+        "F13",
+        "records nobody can read",
+        bad_input,
+        slice=None,
+        normal=Size(10_000, 300),
+        full=Size(100_000, 300),
+    ),
     Scenario(
         "F14",
         "duplicates, rewind, replay of all topics",
         repeats,
-        Size(1, 60),
-        Size(3, 600),
-        {"session": SESSION},
+        slice=Size(1, 60),
+        normal=Size(2, 300),
+        full=Size(3, 600),
+        settings={"static": False},
     ),
-    Scenario("F15", "rebalance storm", rebalance_storm, Size(10, 300), Size(40, 1_500)),
+    Scenario(
+        "F15",
+        "rebalance storm",
+        rebalance_storm,
+        slice=None,
+        normal=Size(20, 300),
+        full=Size(100, 3_000),
+        settings={"session": SESSION},
+    ),
 )

@@ -23,7 +23,7 @@ from aiokafka.errors import KafkaError
 from streams.kafka.local_broker import LocalBroker
 from tests.kafka_fixture import free_port, shared_cache
 
-from .fleet import ROOT, Fleet
+from .fleet import ROOT, Fleet, StuckError
 from .history import Application, Event, History, read_ledger
 from .load import Load
 from .proxy import Proxy
@@ -44,6 +44,8 @@ START_SECONDS = 180.0
 LOOK_SECONDS = 0.5
 WATCH_SECONDS = 0.02
 FLOW_SECONDS = 20.0
+ROOM_SECONDS = 1.0
+MOST_BEHIND = 500  # model calls: of a hundred tasks
 FLOW_BYTES = 20 * 250  # twenty lines of the ledger, about
 
 
@@ -62,7 +64,9 @@ class Settings:
         workers: Variables of the workers' environment.
         grace: Seconds that work may outlast its deadline.
         attempts: Most tries of one call, or none.
-        session: Seconds after which a worker that says nothing is replaced.
+        session: Seconds after which a worker that says nothing is replaced: usually so long that one on a
+            slow machine is not.
+        static: Whether a worker that is started again is the same member of its groups.
     """
 
     seed: int
@@ -75,7 +79,8 @@ class Settings:
     workers: Mapping[str, str] = field(default_factory=dict)
     grace: float = 2.0
     attempts: int | None = None
-    session: int = 6
+    session: int = 30
+    static: bool = True
 
 
 class Broker:
@@ -148,6 +153,7 @@ class Stage:
         self.fleet: Fleet
         self.load: Load
         self._ledger = folder / "ledger.jsonl"
+        self._read = self._lines = 0
         self._provider: subprocess.Popen[bytes] | None = None
 
     def note(self, what: str, who: str, *, disrupts: bool = False) -> None:
@@ -166,9 +172,9 @@ class Stage:
         try:
             async with asyncio.timeout(START_SECONDS):
                 await topics_exist(self.broker.servers, topics)
-            await self.fleet.joined()
         except TimeoutError:
-            raise RuntimeError(f"the workers do not start: {self.fleet.last_words()}") from None
+            raise StuckError(f"the workers do not start: {self.fleet.last_words()}") from None
+        await self.fleet.joined()
 
     async def flow(self) -> None:
         """Wait until model calls are being made again, so that what comes next hits something."""
@@ -177,6 +183,24 @@ class Stage:
             async with asyncio.timeout(FLOW_SECONDS):
                 while self._ledger.stat().st_size < before + FLOW_BYTES:
                     await asyncio.sleep(WATCH_SECONDS)
+
+    async def room(self) -> None:
+        """Wait a moment where workers are far behind: a slow machine would be buried under tasks.
+
+        A moment, because not every task comes to as many calls as it should.
+        """
+        with suppress(TimeoutError):
+            async with asyncio.timeout(ROOM_SECONDS):
+                while len(self.load.published) * len(FOLLOWS) - self._calls() > MOST_BEHIND:
+                    await asyncio.sleep(WATCH_SECONDS)
+
+    def _calls(self) -> int:
+        with self._ledger.open("rb") as file:
+            file.seek(self._read)
+            new = file.read()
+        self._read += len(new)
+        self._lines += new.count(b"\n")
+        return self._lines
 
     async def settle(self, seconds: float) -> bool:
         """Wait until everything that was published is finished by all agents and committed.
@@ -266,7 +290,7 @@ async def stage(settings: Settings, broker: Broker, folder: Path) -> AsyncIterat
         "CHAOS_AGENT_OPTIONS": json.dumps(dict(settings.agents)),
         **settings.workers,
     }
-    it.fleet = Fleet(folder, environment, it.name, len(FOLLOWS), it.events)
+    it.fleet = Fleet(folder, environment, it.name if settings.static else None, len(FOLLOWS), it.events)
     helpers: list[asyncio.Task[None]] = []
     try:
         async with Load(broker.servers, it.application, keys=settings.keys, seed=settings.seed) as it.load:
