@@ -11,6 +11,7 @@ demo: build ## the main job on real Kafka; REPO=/path/to/repository for yours
 
 test: check simulate mutants ## every test, on the real local Kafka
 	pytest -q
+	$(MAKE) --no-print-directory chaos-slice
 
 check: build ## everything that needs no Kafka and is no test of Python
 	ruff check . && ruff format --check . && mypy && lint-imports --no-logo
