@@ -156,7 +156,7 @@ class Past:
     def __init__(self, restore: Restore) -> None:
         self._restore = restore
         self._reading = asyncio.Lock()
-        self._epoch = 0
+        self._epoch = -1  # what the client hands out during its first assignment is read again after it
         self._unseen: dict[Place, int] = {}
         self._since: dict[int, int] = {}
         self._finished: dict[int, set[str]] = {}

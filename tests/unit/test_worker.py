@@ -762,6 +762,12 @@ async def test_the_log_is_asked_once_per_assignment() -> None:
     assert len(world.asked) == 2
 
 
+async def test_the_log_is_not_asked_for_what_came_before_the_first_assignment() -> None:
+    world = World(Worker(), (single(),))
+    await world.give(task(0), epoch=0)  # as the subscriber stamps it: it is read again after the assignment
+    assert world.asked == []
+
+
 async def test_the_log_is_asked_again_for_an_input_whose_backlog_is_older() -> None:
     world = await a_follower()
     outcome = result_id(run_id("app", "reader", "/test", "first-2"))
