@@ -39,8 +39,8 @@ LONGEST_PAUSE_SECONDS = 30.0
 # A worker that lived this long did not fail at once: the next pause is no longer than the last.
 SHORT_LIFE_SECONDS = 10.0
 STABLE_SECONDS = 60.0
-# A worker gives running work CALLBOARD_DRAIN_SECONDS, and needs a little for the rest.
-STOP_MARGIN_SECONDS = 10.0
+# A worker gives running work CALLBOARD_DRAIN_SECONDS, the last commit ten more, and the rest takes a little.
+STOP_MARGIN_SECONDS = 20.0
 LAST_WORDS_SECONDS = 1.0
 MAX_SLOTS = 10_000
 # A group.instance.id is limited to letters, digits, '.', '_' and '-', 249 in all.

@@ -38,8 +38,8 @@ INPUT = "Improve this repository"
 START_SECONDS = 60.0
 WORKFLOW_SECONDS = 600.0
 POLL_SECONDS = 0.05
-# A worker gives running work CALLBOARD_DRAIN_SECONDS, and needs a little for the rest.
-STOP_MARGIN_SECONDS = 10.0
+# A worker gives running work CALLBOARD_DRAIN_SECONDS, the last commit ten more, and the rest takes a little.
+STOP_MARGIN_SECONDS = 20.0
 LOG_LINES = 8
 
 
