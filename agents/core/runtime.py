@@ -305,6 +305,7 @@ class Runtime(Generic[W, R]):
 
         With a free slot and a long queue, the queue is one busy key's; other keys must still come through.
         """
+        self._now()  # what was just offered counts, and need not wait for its turn
         while not self._has_room():
             self._room.clear()
             await self._room.wait()
@@ -365,6 +366,10 @@ class Runtime(Generic[W, R]):
         if not self._turn_is_due:
             self._turn_is_due = True
             asyncio.get_running_loop().call_soon(self._due, context=self._context)
+
+    def _now(self) -> None:
+        if self._turn_is_due:
+            self._context.run(self._turn)
 
     def _due(self) -> None:
         if self._turn_is_due:
@@ -500,4 +505,7 @@ class Runtime(Generic[W, R]):
             )
         del self._runs[number]
         self._executed.append(number)
-        self._soon()
+        if self._runs:
+            self._soon()
+        else:
+            self._context.run(self._turn)  # there is nobody to wait for

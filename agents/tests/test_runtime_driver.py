@@ -472,6 +472,18 @@ async def test_reading_waits_while_every_slot_is_busy_and_enough_is_queued(host:
     await reading
 
 
+async def test_what_was_just_offered_takes_room(host: Host) -> None:
+    host.assign(0)
+    host.offer(*(f"-{offset}" for offset in range(5)))
+    reading = asyncio.create_task(host.runtime.room())
+    await asyncio.sleep(0)
+    assert not reading.done()
+    assert host.runtime.stats()["running"] == 2  # nor does it wait for anything else to be started
+    await settle()
+    await host.end("-0")
+    await reading
+
+
 async def test_reading_goes_on_while_one_busy_key_is_all_that_waits(host: Host) -> None:
     host.assign(0)
     host.offer(*(f"a{offset}" for offset in range(50)))

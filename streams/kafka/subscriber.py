@@ -9,6 +9,7 @@ import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any, Protocol
 
 import structlog
@@ -33,7 +34,7 @@ from streams.kafka.private_access import (
 
 log = structlog.stdlib.get_logger()
 
-POLL_MS = 10
+POLL_MS = 200  # it is over as soon as there is something
 BATCH = 500
 COMMIT_PAUSE = 0.05
 # What the last commit of partitions that go may take, after their runs had time to end.
@@ -154,8 +155,6 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             *(Topic(name, declare=False) for name in (*topics, *late_topics)),
             group_id=group,
             batch=True,
-            batch_timeout_ms=POLL_MS,
-            max_records=BATCH,
             ack_policy=AckPolicy.MANUAL,
             no_reply=True,
             auto_offset_reset="none",
@@ -174,6 +173,8 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             description=f"Records for agent group {group}",
         )
         self._subscriber(self._handle)
+        # FastStream's own sleeps after each wait in vain, and what comes meanwhile would wait with it.
+        self._subscriber.get_msg = self._next_batch  # type: ignore[method-assign]
 
     @property
     def consumer(self) -> AIOKafkaConsumer:
@@ -381,6 +382,10 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
                     end=last[tp],
                 )
         return committed, {tp: metadata for tp, (_, metadata) in known.items()}
+
+    async def _next_batch(self, consumer: AIOKafkaConsumer) -> tuple[Record, ...]:
+        batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+        return tuple(chain.from_iterable(batches.values()))
 
     async def _parse(self, records: tuple[Any, ...]) -> KafkaMessage:
         # Stamped here, with no await since the client handed the batch out: what is read before a rebalance

@@ -5,8 +5,8 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import TopicPartition
-from aiokafka.errors import CommitFailedError
+from aiokafka import ConsumerRecord, TopicPartition
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError
 from faststream.kafka import KafkaBroker
 
 from streams.kafka import subscriber as subscriber_module
@@ -59,6 +59,40 @@ async def test_a_commit_that_was_given_up_does_not_end_the_next(monkeypatch: pyt
     subscriber.commit_soon([PLACE])
     await subscriber.commit_now()
     assert consumer.committed == [{TopicPartition(*PLACE): (5, "said")}]
+
+
+class Log:
+    """A consumer that has nothing at first, then two records, and then is stopped."""
+
+    def __init__(self) -> None:
+        place = TopicPartition(*PLACE)
+        self.batches: list[dict[TopicPartition, list[Any]]] = [{}, {}, {place: [a_record(0), a_record(1)]}]
+
+    async def getmany(self, **_: Any) -> dict[TopicPartition, list[Any]]:
+        if not self.batches:
+            raise ConsumerStoppedError
+        return self.batches.pop(0)
+
+
+def a_record(offset: int) -> ConsumerRecord:
+    return ConsumerRecord(*PLACE, offset, 0, 1, b"key", b"{}", None, 3, 2, ((f"name-{offset}", b"value"),))
+
+
+async def test_nothing_waits_for_records_but_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken: list[int] = []
+
+    async def take(records: Any) -> None:
+        taken.extend(record.offset for record in records)
+
+    async def no_sleep(seconds: float) -> None:
+        raise AssertionError(f"slept {seconds} s, in which records would wait")
+
+    reader = a_subscriber(SimpleNamespace())._subscriber
+    monkeypatch.setattr("anyio.sleep", no_sleep)
+    monkeypatch.setattr(reader, "consume_one", take)
+    reader.running = True
+    await reader._run_consume_loop(Log())  # type: ignore[arg-type]
+    assert taken == [0, 1]
 
 
 def test_partitions_of_one_number_are_adopted_together_or_not_at_all() -> None:
