@@ -19,6 +19,9 @@ W_contra = TypeVar("W_contra", contravariant=True)
 R = TypeVar("R")
 
 EXPIRED, EXHAUSTED = "expired", "exhausted"
+# The machine refuses a whole turn with a number it cannot hold, and these come from others.
+LONGEST_WAIT_MS = 365 * 24 * 3_600_000
+MOST_AMOUNT = 2**53
 
 
 class TryAgain(Exception, Generic[R]):  # noqa: N818 (no error: it says what to do)
@@ -290,7 +293,7 @@ class Runtime(Generic[W, R]):
 
     def spent(self, ask: int, tokens: int, micro_usd: int = 0) -> None:
         """Tell what a call really took."""
-        self._spent.append((ask, tokens, micro_usd))
+        self._spent.append((ask, _amount(tokens), _amount(micro_usd)))
         self._soon()
 
     def acknowledge(self, numbers: Iterable[int]) -> None:
@@ -493,7 +496,7 @@ class Runtime(Generic[W, R]):
         except TryAgain as again:
             self._results[number] = again.result
             del self._runs[number]
-            self._failed.append((number, None if again.after is None else max(0, round(again.after * 1000))))
+            self._failed.append((number, None if again.after is None else _wait(again.after)))
             self._soon()
             return
         except asyncio.CancelledError:
@@ -509,3 +512,12 @@ class Runtime(Generic[W, R]):
             self._soon()
         else:
             self._context.run(self._turn)  # there is nobody to wait for
+
+
+def _wait(seconds: float) -> int:
+    """Give what somebody asks to wait, in milliseconds; what is no length of time is none."""
+    return min(LONGEST_WAIT_MS, round(min(seconds, LONGEST_WAIT_MS) * 1000)) if seconds > 0 else 0
+
+
+def _amount(given: int) -> int:
+    return max(0, min(given, MOST_AMOUNT))

@@ -1,12 +1,13 @@
 """The driver between asyncio and the Rust machine: real machine, fake host, a clock of its own."""
 
 import asyncio
+import math
 from collections.abc import AsyncIterator, Sequence
 from typing import Any
 
 import pytest
 
-from agents.core.runtime import Assignment, Offer, Runtime
+from agents.core.runtime import Assignment, Offer, Runtime, TryAgain
 
 Done = tuple[int, str, str]
 
@@ -470,6 +471,27 @@ async def test_reading_waits_while_every_slot_is_busy_and_enough_is_queued(host:
     assert not reading.done()  # two run and three wait, for two slots
     await host.end("-0")
     await reading
+
+
+@pytest.mark.parametrize("after", [1e30, math.inf, math.nan, -1.0])
+async def test_a_senseless_wait_is_nobody_elses_business(host: Host, after: float) -> None:
+    host.assign(0)
+    host.offer("a0", "b1")
+    await settle()
+    host.running["a0"].set_exception(TryAgain("refused", after))
+    host.running["b1"].set_result("did b1")
+    await settle()
+    assert sorted(host.take("publish")) == [("a0", "refused"), ("b1", "did b1")]
+
+
+async def test_a_senseless_bill_is_nobody_elses_business(host: Host) -> None:
+    host.assign(0)
+    host.offer("a0")
+    await settle()
+    host.runtime.spent(await host.runtime.ask(host.numbers["a0"], 5), 2**70)
+    host.runtime.spent(await host.runtime.ask(host.numbers["a0"], 5), -3, micro_usd=2**64)
+    await host.end("a0")
+    assert host.take("publish") == [("a0", "did a0")]
 
 
 async def test_what_was_just_offered_takes_room(host: Host) -> None:
