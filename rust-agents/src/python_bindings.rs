@@ -20,8 +20,9 @@ use crate::{
 };
 use crate::{digests, headers};
 
-/// Headers that are kept to be shared.
+/// Headers that are kept to be shared, and the longest of their values.
 const MOST_REPEATED: usize = 1_000;
+const LONGEST_REPEATED: usize = 256;
 
 #[pymodule]
 mod _rust {
@@ -134,8 +135,8 @@ fn write_event<'py>(
 ///
 /// Args:
 ///     headers: Names and values.
-///     repeated: Headers seen before, each by itself; those of these are put into it, until it has a
-///         thousand.
+///     repeated: Headers seen before, each by itself, at most a thousand of at most 256 bytes; those of
+///         these are put into it.
 ///
 /// Raises:
 ///     TypeError: A part is of another type.
@@ -152,19 +153,25 @@ fn share_headers<'py>(
         let name = name.to_str()?;
         if !headers::is_known(name) {
             shared.push(header);
-        } else if !headers::is_repeated(name) {
+        } else if !headers::is_repeated(name) || is_long(&header)? {
             let light = (PyString::intern(py, name), header.get_borrowed_item(1)?);
             shared.push(light.into_pyobject(py)?);
         } else if let Some(before) = repeated.get_item(&header)? {
             shared.push(before.cast_into()?);
         } else {
-            if repeated.len() < MOST_REPEATED {
-                repeated.set_item(&header, &header)?;
+            if repeated.len() >= MOST_REPEATED {
+                repeated.clear(); // what is still repeated soon comes again
             }
+            repeated.set_item(&header, &header)?;
             shared.push(header);
         }
     }
     PyTuple::new(py, shared)
+}
+
+fn is_long(header: &Bound<'_, PyTuple>) -> PyResult<bool> {
+    let value = header.get_borrowed_item(1)?;
+    Ok(value.cast::<PyBytes>().is_ok_and(|it| it.as_bytes().len() > LONGEST_REPEATED))
 }
 
 type Held<'py> = (Bound<'py, PyString>, Option<Bound<'py, PyBytes>>);

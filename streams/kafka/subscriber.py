@@ -400,9 +400,9 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     async def _handle(self, batch: Any) -> None:
         records, epoch = batch
-        for record in records:  # in less memory: they stay as long as their runs take
-            record.headers = share_headers(record.headers, self._headers)
         try:
+            for record in records:  # in less memory: they stay as long as their runs take
+                record.headers = share_headers(record.headers, self._headers)
             await self._handler.on_records(records, epoch)
         except Exception:
             # FastStream would log this and go on with the next batch, and the records of this one would never
