@@ -624,7 +624,7 @@ class AgentWorker:
             input=given.input,
             root=given.task_root,
             events=tuple(map(event_of, work.records)),
-            artifacts=given.artifacts,
+            artifacts=dict(given.artifacts),
             deadline=work.envelope.deadline,
             store=self._store,
             usage=work.usage,
