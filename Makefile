@@ -25,7 +25,7 @@ simulate: ## the Rust machine in a simulated world of faults: 10^4 schedules, ea
 mutants: ## faults of our own, put into the Rust machine one by one: the simulation must notice each
 	cd rust-agents && cargo run --release --quiet --features mutants --bin simulate -- --mutants
 
-chaos: build ## breaks all that can be broken on one machine, about ten minutes (SIZE=full: hours); ONLY=F1,F5 for some
+chaos: build ## breaks all that can be broken on one machine, about ten minutes (SIZE=full: an hour); ONLY=F1,F5 for some
 	python -m tests.chaos --write --size $(or $(SIZE),normal) $(if $(ONLY),--only $(ONLY)) $(if $(SEED),--seed $(SEED))
 
 chaos-slice: build ## a quick run of it, part of `make test`; says what was broken, and how to play it again
