@@ -214,7 +214,7 @@ def arguments() -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=(__doc__ or "").split("\n")[0])
     parser.add_argument("--only", help="faults by number, separated by commas")
-    parser.add_argument("--size", choices=SIZES, default="normal", help="slice: the quick run; full: about an hour")
+    parser.add_argument("--size", choices=SIZES, default="normal", help="slice: the quick run; full: an hour")
     parser.add_argument("--kills", "--trials", type=int, help="trials of each fault")
     parser.add_argument("--tasks", type=int, help="tasks of each fault")
     parser.add_argument(
