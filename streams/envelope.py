@@ -8,7 +8,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -64,6 +64,7 @@ MAX_TRACESTATE_BYTES = 512
 HOPS_DIGITS = 5  # fewer: up to 9,999 hops
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+Header = tuple[str, bytes | None]
 Headers = list[tuple[str, bytes]]
 
 
@@ -127,6 +128,16 @@ class Envelope:
     tracestate: str | None = None
     rounds: str | None = None
     budget: Budget | None = None
+
+
+def share_headers(headers: Iterable[Header], kept: dict[Header, Header]) -> tuple[Header, ...]:
+    """Give the same headers in less memory, for records that stay: the client makes each text anew.
+
+    Args:
+        headers: As they were read.
+        kept: What most events repeat is put into it, and taken from it.
+    """
+    return _rust.share_headers(headers, kept)
 
 
 def place(record: Record) -> str:

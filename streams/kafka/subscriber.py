@@ -20,8 +20,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.schemas import Topic
 
-from agents._rust import share_headers
-from streams.envelope import Record
+from streams.envelope import Record, share_headers
 from streams.kafka.admin import BrokerUnreachableError, committed_offsets, initial_offsets
 from streams.kafka.connection import Connection
 from streams.kafka.private_access import (

@@ -9,7 +9,7 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError
 from faststream.kafka import KafkaBroker
 
-from agents._rust import share_headers
+from streams.envelope import share_headers
 from streams.kafka import subscriber as subscriber_module
 from streams.kafka.connection import Connection
 from streams.kafka.subscriber import AgentSubscriber, adoptable
