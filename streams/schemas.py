@@ -1,4 +1,4 @@
-"""The JSON Schemas of the values of events, made from the pydantic types: `python -m streams.schemas`.
+"""The JSON Schemas of the values of events and of reports, made from the types: `python -m streams.schemas`.
 
 A schema is closed, so that a publisher's typing error shows; readers stay tolerant and pass over fields they
 do not know. Files are checked in and compared by a test, because other languages build on them.
@@ -19,7 +19,9 @@ from streams.journal import JournalPayload
 from streams.payloads import ResultPayload, TaskPayload
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
-TYPES: Final[tuple[type[BaseModel], ...]] = (TaskPayload, ResultPayload, JournalPayload)
+EVENTS: Final[tuple[type[BaseModel], ...]] = (TaskPayload, ResultPayload, JournalPayload)
+# By the name of their schema's file; `$id` is made of it.
+REPORTS: Final[dict[str, type[BaseModel]]] = {}
 FIRST: Final = ("$schema", "$id", "title", "description", "type", "properties", "required")
 
 
@@ -37,14 +39,20 @@ class ClosedSchema(GenerateJsonSchema):
 
 
 def schemas() -> dict[str, str]:
-    """Give the text of every schema by file name; its `$id` is what events have as `ce_dataschema`."""
+    """Give the text of every schema by file name; an event's `$id` is what it has as `ce_dataschema`."""
     found = {}
-    for kind in TYPES:
-        schema = kind.model_json_schema(mode="validation", schema_generator=ClosedSchema)
-        title = schema["title"]
-        schema = {"$schema": DIALECT, "$id": SCHEMAS[title]} | schema
-        found[f"{title}.json"] = json.dumps(_ordered(schema), indent=2, ensure_ascii=False) + "\n"
+    for kind in EVENTS:
+        title = str(kind.model_config["title"])
+        found[f"{title}.json"] = _text(kind, SCHEMAS[title])
+    for name, kind in REPORTS.items():
+        found[f"reports/{name}.json"] = _text(kind, f"urn:callboard:schema:report:{name}:v1")
     return found
+
+
+def _text(kind: type[BaseModel], identity: str) -> str:
+    schema = kind.model_json_schema(mode="validation", schema_generator=ClosedSchema)
+    schema = {"$schema": DIALECT, "$id": identity} | schema
+    return json.dumps(_ordered(schema), indent=2, ensure_ascii=False) + "\n"
 
 
 def differences(folder: Path) -> list[str]:
@@ -58,8 +66,8 @@ def differences(folder: Path) -> list[str]:
 
 def write(folder: Path) -> None:
     """Write every schema to `folder`."""
-    folder.mkdir(parents=True, exist_ok=True)
     for name, text in schemas().items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(text, encoding="utf-8")
 
 
