@@ -2,7 +2,8 @@
 
 AgentError
 ├── ConfigurationError      the program is put together wrongly; raised at start, never per event
-│   └── WorkflowError       a graph of agents that cannot work
+│   ├── WorkflowError       a graph of agents that cannot work
+│   └── AgentFileError      a file that describes an agent is not as it has to be
 ├── InvalidInputError       the event's payload is not what this agent takes
 ├── ArtifactError           an artifact is missing, incomplete or not what its digest says
 ├── RepositoryError         a repository cannot be opened, or may not be
@@ -24,6 +25,7 @@ AgentError
 """
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 
@@ -53,6 +55,20 @@ class WorkflowError(ConfigurationError):
     """A workflow that cannot work, found while it is being declared."""
 
     type = "workflow"
+
+
+class AgentFileError(ConfigurationError):
+    """A file that describes an agent is not as it has to be.
+
+    Args:
+        problems: All that is wrong, each with its file, its field and what to write instead.
+    """
+
+    type = "agent_file"
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
 
 
 class InvalidInputError(AgentError):
