@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench build schemas lock simulate mutants chaos chaos-slice
+.PHONY: demo test check bench build schemas lock simulate mutants chaos chaos-slice claude
 demo: build ## the main job on real Kafka; REPO=/path/to/repository for yours
 	@callboard demo $(if $(REPO),"$(REPO)")
 
@@ -36,6 +36,13 @@ bench: build ## beside the raw client and FastStream, in one run; writes benchma
 
 schemas: build ## write schemas/ anew from the types
 	python -m streams.schemas --write schemas
+
+CLAUDE ?= target/claude-code/claude_agent_sdk/_bundled/claude
+claude: build $(CLAUDE) ## our agents in the real Claude Code, without a model; CLAUDE=/path/to/claude for yours
+	CALLBOARD_CLAUDE_CLI="$(abspath $(CLAUDE))" pytest -q tests/contract/test_claude_code.py
+target/claude-code/claude_agent_sdk/_bundled/claude:
+	@echo "downloading Claude Code (170 MB, once)"
+	@$(BIN)/python -m pip install -q --no-deps --disable-pip-version-check --target target/claude-code claude-agent-sdk==0.2.187
 
 build: $(BIN)/.built
 $(BIN)/.built: $(BIN)/.installed Cargo.toml Cargo.lock pyproject.toml $(shell find rust-agents -name '*.rs' -o -name Cargo.toml)
