@@ -1,14 +1,16 @@
 # What Python may know of the Rust machine; `agents/tests/test_machine.py` keeps it equal to the extension,
 # whose own docstrings say what everything means.
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal, TypeAlias, final
 
 __all__ = [
     "AgentRuntime",
     "Turn",
+    "encode_records",
     "read_event",
     "record_digest",
     "run_id",
+    "seal_records",
     "share_headers",
     "uuid_of",
     "write_event",
@@ -115,3 +117,9 @@ def read_event(
     ]
     | None
 ): ...
+def encode_records(
+    records: Iterable[tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]], limit: int
+) -> tuple[bytes, int]: ...
+def seal_records(
+    records: bytes, count: int, timestamp: int, producer_id: int, producer_epoch: int, base_sequence: int
+) -> bytes: ...

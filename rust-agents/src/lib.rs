@@ -95,6 +95,8 @@ mod digests;
 mod headers;
 #[cfg(feature = "python")]
 mod python_bindings;
+#[cfg(feature = "python")]
+mod record_batch;
 
 pub use agent_runtime::AgentRuntime;
 pub use agent_runtime::assignment::{Assigned, Commit};

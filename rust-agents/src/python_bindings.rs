@@ -6,14 +6,17 @@
 #![allow(clippy::needless_pass_by_value, reason = "PyO3 hands over owned arguments")]
 #![allow(clippy::doc_markdown, reason = "Python reads these docs, in Google's style")]
 
+use std::fmt;
+use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PySequence, PyString, PyTuple};
 
 use crate::headers::Header;
+use crate::record_batch::{self, Producer, Records};
 use crate::{
     Amount, Ask, Assigned, Budget, Failure, Identity, Input, Lane, Limits, Misuse, Offer, Place,
     Seen, Spent,
@@ -30,6 +33,8 @@ mod _rust {
     use super::{
         AgentRuntime, Turn, read_event, record_digest, run_id, share_headers, uuid_of, write_event,
     };
+    #[pymodule_export]
+    use super::{encode_records, seal_records};
 }
 
 /// Hash a record's exact key, value and headers: `streams.envelope.record_digest` says how.
@@ -556,4 +561,100 @@ fn named(name: &str, given: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
     } else {
         error
     }
+}
+
+/// Encode the records of one batch: `streams.kafka.record_batch` says what for.
+///
+/// Args:
+///     records: In order, as (number, key, value, headers); the number is not looked at.
+///     limit: The size in bytes that the batch stays below, the first record aside, which is taken
+///         whatever its size.
+///
+/// Returns:
+///     The encoded records, and how many they are.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+///     ValueError: There are no records, or they have two gigabytes or more.
+#[pyfunction]
+fn encode_records<'py>(
+    records: &Bound<'py, PyAny>,
+    limit: usize,
+) -> PyResult<(Bound<'py, PyBytes>, i32)> {
+    let mut encoded = Records::new(limit);
+    for (index, record) in records.try_iter()?.enumerate() {
+        if !encode_record(&mut encoded, &record?, &format_args!("records[{index}]"))? {
+            break;
+        }
+    }
+    if encoded.count() == 0 {
+        return Err(PyValueError::new_err("records is empty: a batch has at least one"));
+    }
+    Ok((PyBytes::new(records.py(), encoded.bytes()), encoded.count()))
+}
+
+/// Make a batch of encoded records, as Kafka takes it.
+///
+/// Args:
+///     records: What `encode_records` gave.
+///     count: What it gave beside it.
+///     timestamp: Of each of them, in milliseconds.
+///     producer_id: Kafka's name for the producer; -1: it has none.
+///     producer_epoch: Of the producer; -1 if it has no name.
+///     base_sequence: The number the producer gives the first record.
+///
+/// Raises:
+///     ValueError: It has two gigabytes or more.
+#[pyfunction]
+fn seal_records<'py>(
+    py: Python<'py>,
+    records: &[u8],
+    count: i32,
+    timestamp: i64,
+    producer_id: i64,
+    producer_epoch: i16,
+    base_sequence: i32,
+) -> PyResult<Bound<'py, PyBytes>> {
+    let producer = Producer { id: producer_id, epoch: producer_epoch, base_sequence };
+    let head =
+        record_batch::head(records, count, timestamp, producer).ok_or_else(batch_too_large)?;
+    PyBytes::new_with(py, head.len() + records.len(), |mut sealed| {
+        sealed.write_all(&head)?;
+        Ok(sealed.write_all(records)?)
+    })
+}
+
+/// Encodes one record, unless there is no room for it.
+fn encode_record(
+    encoded: &mut Records,
+    record: &Bound<'_, PyAny>,
+    name: &fmt::Arguments<'_>,
+) -> PyResult<bool> {
+    let (_, key, value, headers): (Bound<'_, PyAny>, _, _, Bound<'_, PySequence>) = record
+        .extract()
+        .map_err(|error| wrong(record, name, "(number, key, value, headers)", &error))?;
+    let headers = headers.to_tuple()?;
+    let mut parts = Vec::with_capacity(headers.len());
+    for (index, header) in headers.iter_borrowed().enumerate() {
+        let part: Header<'_> = header.extract().map_err(|error| {
+            wrong(record, &format_args!("{name}.headers[{index}]"), "(name, value)", &error)
+        })?;
+        parts.push(part);
+    }
+    encoded.push(key, value, &parts).ok_or_else(batch_too_large)
+}
+
+/// Says where something is of the wrong type. Its value stays unsaid: it may be large, or nobody's
+/// business.
+fn wrong(
+    record: &Bound<'_, PyAny>,
+    name: &fmt::Arguments<'_>,
+    wanted: &str,
+    error: &PyErr,
+) -> PyErr {
+    PyTypeError::new_err(format!("{name} is not {wanted}: {}", error.value(record.py())))
+}
+
+fn batch_too_large() -> PyErr {
+    PyValueError::new_err("a batch has two gigabytes or more")
 }

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterable
 
 from aiokafka import AIOKafkaConsumer
 
+from streams.kafka.record_batch import RecordBatch
+
 
 def generation_of(consumer: AIOKafkaConsumer) -> int:
     """Give the group generation the consumer is in; -1 while it is in none."""
@@ -50,3 +52,39 @@ async def learn_leaders(consumer: AIOKafkaConsumer, topics: Iterable[str]) -> No
     """Let the consumer learn where the partitions of `topics` are, all at once."""
     client = consumer._client  # noqa: SLF001 (module's purpose)
     await asyncio.gather(*(client.add_topic(topic) for topic in topics))
+
+
+class Sendable:
+    """A batch of ours as the producer's `send_batch` takes it: it looks like the client's `BatchBuilder`.
+
+    Args:
+        batch: Full, as far as the client can tell.
+    """
+
+    def __init__(self, batch: RecordBatch) -> None:
+        self._batch = batch
+        self._producer = (-1, -1, 0)  # unless the client numbers its batches
+        self._sealed: bytes | None = None
+
+    def append(self, **_: object) -> None:
+        """Take no record: what the client sends by itself waits for a batch of its own."""
+
+    def close(self) -> None:
+        """Be closed, as ever."""
+
+    def closed(self) -> bool:
+        """Tell that nothing more comes in."""
+        return True
+
+    def record_count(self) -> int:
+        """Give the number of records."""
+        return self._batch.count
+
+    def _set_producer_state(self, producer_id: int, producer_epoch: int, base_sequence: int) -> None:
+        self._producer = producer_id, producer_epoch, base_sequence
+
+    def _build(self) -> bytes:
+        # A repetition is the same to the byte.
+        if self._sealed is None:
+            self._sealed = self._batch.sealed(*self._producer)
+        return self._sealed

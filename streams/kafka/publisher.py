@@ -5,6 +5,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
+from itertools import islice
 from types import TracebackType
 from typing import Any, NamedTuple, Self
 
@@ -17,18 +18,21 @@ from agents.core.errors import ConfigurationError
 from streams.envelope import Headers
 from streams.kafka.admin import unreachable
 from streams.kafka.connection import Connection
+from streams.kafka.private_access import Sendable
 from streams.kafka.reader import CLOCK_SKEW_MS, Reader
+from streams.kafka.record_batch import RecordBatch
 from streams.topics import MAX_LETTER_BYTES, MAX_RECORD_BYTES
 
 log = structlog.stdlib.get_logger()
 
 RETRY_PAUSE = 0.5
+MAX_BATCH_BYTES = 128 * 1024
 
 # aiokafka's own defaults ask for one acknowledgement and no idempotence: both would lose or repeat records.
 PRODUCER_OPTIONS: Any = {
     "acks": "all",
     "enable_idempotence": True,
-    "max_batch_size": 128 * 1024,
+    "max_batch_size": MAX_BATCH_BYTES,
     "max_request_size": MAX_LETTER_BYTES,
     "request_timeout_ms": 30_000,
 }
@@ -189,7 +193,7 @@ class Outbox:
             producer = self._publisher.producer
             begun = int(time.time() * 1000)
             try:
-                batch, numbers = self._fill(producer)
+                batch, numbers = self._fill(begun)
                 sent = await producer.send_batch(batch, self._topic, partition=self._partition)
                 await sent
             except PublishError as error:
@@ -249,21 +253,10 @@ class Outbox:
         if instead is not None:
             self._waiting.appendleft(instead)
 
-    def _fill(self, producer: AIOKafkaProducer) -> tuple[Any, list[int]]:
-        batch = producer.create_batch()
-        numbers: list[int] = []
-        for record in self._waiting:
-            if numbers and self._one_by_one:
-                break
-            # The first record always fits, whatever its size; the broker has the last word on that.
-            if (
-                batch.append(timestamp=None, key=record.key, value=record.value, headers=record.headers)
-                is None
-            ):
-                break
-            numbers.append(record.number)
-        batch.close()
-        return batch, numbers
+    def _fill(self, now: int) -> tuple[Sendable, list[int]]:
+        records = islice(self._waiting, 1) if self._one_by_one else self._waiting
+        batch = RecordBatch(records, limit=MAX_BATCH_BYTES, timestamp=now)
+        return Sendable(batch), [record.number for record in islice(self._waiting, batch.count)]
 
 
 class OwnPublisher(Publisher):

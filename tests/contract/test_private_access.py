@@ -2,23 +2,30 @@
 
 import ast
 import asyncio
+import inspect
 import time
 import tomllib
 from collections.abc import AsyncIterator
 from importlib.metadata import version
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
+from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.client import AIOKafkaClient
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.producer import message_accumulator
+from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
+from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.group import LeaveGroupRequest
+from aiokafka.record.memory_records import MemoryRecords
 from packaging.requirements import Requirement
 
 from streams.kafka import private_access
 from streams.kafka.private_access import (
+    Sendable,
     coordinator_answers,
     generation_of,
     learn_leaders,
@@ -26,6 +33,7 @@ from streams.kafka.private_access import (
     make_dynamic,
     watch_heartbeats,
 )
+from streams.kafka.record_batch import RecordBatch
 
 ROOT = Path(private_access.__file__).parents[2]
 
@@ -68,13 +76,6 @@ def test_versions_are_held_to_one_minor_version(name: str) -> None:
     assert requirement.specifier.contains(installed)
     assert not requirement.specifier.contains(f"{major}.{minor + 1}.0")
     assert not requirement.specifier.contains(f"{major + 1}.0.0")
-
-
-@pytest.fixture
-async def producer() -> AsyncIterator[AIOKafkaProducer]:
-    it = AIOKafkaProducer(bootstrap_servers="127.0.0.1:1", max_batch_size=1_000)
-    yield it
-    await it.stop()
 
 
 @pytest.fixture
@@ -176,15 +177,84 @@ async def test_leaders_are_learned_at_once(
     await learning
 
 
-async def test_a_batch_takes_its_first_record_whatever_its_size(producer: AIOKafkaProducer) -> None:
-    # Not private, but nowhere promised, and an outbox stands on it.
-    batch = producer.create_batch()
-    large: dict[str, Any] = {
-        "timestamp": None,
-        "key": b"k",
-        "value": b"x" * 100_000,
-        "headers": [("a", b"1")],
+# Batches of our own, where the client expects its own
+
+
+def sendable() -> Sendable:
+    return Sendable(RecordBatch([(0, b"k", b"v", []), (1, b"k", b"v", [])], limit=1_000, timestamp=1))
+
+
+def test_the_client_asks_nothing_of_a_batch_that_ours_has_not() -> None:
+    module = ast.parse(inspect.getsource(message_accumulator))
+    asked = {
+        node.attr
+        for part in module.body
+        if not (isinstance(part, ast.ClassDef) and part.name == BatchBuilder.__name__)
+        for node in ast.walk(part)
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith("_builder")
     }
-    assert batch.append(**large) is not None
-    assert batch.append(**large) is None
-    assert batch.record_count() == 1
+    assert asked == {"append", "close", "closed", "record_count", "_set_producer_state", "_build"}
+    for name in asked - {"append"}:  # which takes anything, and none of it
+        theirs, ours = (inspect.signature(getattr(it, name)).parameters for it in (BatchBuilder, Sendable))
+        assert list(ours) == list(theirs)
+
+
+def test_a_batch_of_ours_is_like_a_closed_one_of_theirs() -> None:
+    theirs, ours = BatchBuilder(1_000, 0), sendable()
+    for _ in range(2):
+        assert theirs.append(timestamp=1, key=b"k", value=b"v", headers=[])
+    theirs.close()
+    full: dict[str, Any] = {"timestamp": 1, "key": b"k", "value": b"v", "headers": []}
+    assert theirs.append(**full) is ours.append(**full) is None  # type: ignore[func-returns-value]
+    assert theirs.closed() is ours.closed() is True
+    ours.close()
+    assert theirs.record_count() == ours.record_count() == 2
+    assert bytes(theirs._build()) == ours._build()  # of a producer without a number
+
+
+async def test_a_batch_is_numbered_once_and_repeated_to_the_byte() -> None:
+    numbers = TransactionManager(None, 1_000)
+    numbers.set_pid_and_epoch(7, 3)
+    leads: Any = SimpleNamespace(leader_for_partition=lambda _: 1)
+    place = TopicPartition("t", 0)
+    accumulator = MessageAccumulator(leads, 1_000, 0, 1.0, txn_manager=numbers)
+
+    def drained() -> Any:
+        ((node, batches),) = accumulator.drain_by_nodes(ignore_nodes=[])[0].items()
+        assert node == 1
+        return batches[place]
+
+    sent = await accumulator.add_batch(sendable(), place, 1.0)
+    batch = drained()
+    first = batch.get_data_buffer()
+    accumulator.reenqueue(batch)  # as after an error that may pass
+    again = drained()
+    assert again.get_data_buffer() == first
+    read = MemoryRecords(first).next_batch()
+    assert read is not None
+    assert (read.producer_id, read.producer_epoch, read.base_sequence) == (7, 3, 0)
+    again.done(base_offset=40)
+    assert (await sent).offset == 40
+
+    await accumulator.add_batch(sendable(), place, 1.0)
+    batch = drained()
+    read = MemoryRecords(batch.get_data_buffer()).next_batch()
+    assert read is not None
+    assert read.base_sequence == 2
+    batch.done(base_offset=42)
+
+
+async def test_what_the_client_sends_by_itself_goes_after_a_batch_of_ours() -> None:
+    leads: Any = SimpleNamespace(leader_for_partition=lambda _: 1)
+    place = TopicPartition("t", 0)
+    accumulator = MessageAccumulator(leads, 1_000, 0, 1.0)
+    await accumulator.add_batch(sendable(), place, 1.0)
+    sending = asyncio.create_task(accumulator.add_message(place, b"k", b"alone", 1.0))
+    await asyncio.sleep(0)
+    batch = accumulator.drain_by_nodes(ignore_nodes=[])[0][1][place]
+    assert batch.record_count == 2
+    batch.done_noack()
+    await sending
+    batch = accumulator.drain_by_nodes(ignore_nodes=[])[0][1][place]
+    assert batch.record_count == 1
+    batch.done_noack()

@@ -20,8 +20,9 @@ from streams.kafka.publisher import (
     RecordTooLargeError,
     partition_for,
 )
+from streams.kafka.record_batch import RecordBatch
 from streams.topics import MAX_RECORD_BYTES
-from tests.unit.worker_world import BATCH, FakeProducer, settle
+from tests.unit.worker_world import FakeProducer, settle
 
 RECORD: dict[str, Any] = {"key": b"k", "value": b"v", "headers": []}
 
@@ -71,6 +72,8 @@ async def test_a_record_the_client_refuses_is_never_tried_again() -> None:
 def test_the_producer_loses_and_repeats_nothing() -> None:
     assert (PRODUCER_OPTIONS["acks"], PRODUCER_OPTIONS["enable_idempotence"]) == ("all", True)
     assert PRODUCER_OPTIONS["max_request_size"] > MAX_RECORD_BYTES
+    # Batches of our own know neither.
+    assert not {"compression_type", "transactional_id"} & PRODUCER_OPTIONS.keys()
 
 
 # Hashes of Kafka's own UtilsTest.testMurmur2
@@ -156,9 +159,13 @@ class World:
         return [int(it.value) for it in self.producer.sent]
 
 
-async def test_records_leave_in_order_and_are_acknowledged_by_batches() -> None:
+async def test_records_leave_in_order_and_are_acknowledged_by_batches(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    three = RecordBatch([(n, b"k", b"n", [("ce_id", b"id-n")]) for n in range(3)], limit=1_000, timestamp=0)
+    monkeypatch.setattr(publisher, "MAX_BATCH_BYTES", len(three.sealed(-1, -1, 0)) + 1)
     world = World()
-    await world.put(*range(2 * BATCH + 1))
+    await world.put(*range(7))
     assert world.sent() == list(range(7))
     assert world.acknowledged == [[0, 1, 2], [3, 4, 5], [6]]
 

@@ -8,10 +8,13 @@ from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any
 
+from aiokafka.record.memory_records import MemoryRecords
+
 from agents.core import Agent, AgentConfig, AgentResult, AgentStatus, Workflow, all_of
 from agents.core.errors import ArtifactError
 from agents.core.task import ArtifactReference
 from streams.envelope import RESULT, TASK, Envelope, encode
+from streams.kafka.private_access import Sendable
 from streams.kafka.publisher import Publisher
 from streams.kafka.subscriber import Position
 from streams.payloads import ResultPayload
@@ -24,7 +27,6 @@ START = datetime(2026, 1, 31, 12, tzinfo=UTC)
 TIME = int(START.timestamp() * 1000)
 DIGEST = "0" * 64
 CLUSTER = "cluster"
-BATCH = 3  # records, so that a few of them make several batches
 
 
 @dataclass(frozen=True)
@@ -56,23 +58,6 @@ class Sent:
         return self.body["error"]["type"], self.body["error"]["message"]
 
 
-class FakeBatch:
-    def __init__(self) -> None:
-        self.records: list[Any] = []
-
-    def append(
-        self, *, timestamp: int | None, key: bytes | None, value: bytes, headers: Any
-    ) -> object | None:
-        assert timestamp is None
-        if len(self.records) == BATCH:
-            return None
-        self.records.append((key, value, headers))
-        return object()
-
-    def close(self) -> None:
-        assert self.records
-
-
 class FakeProducer:
     """Takes everything; a test can make the next sends fail, at once or later, or answer them by itself."""
 
@@ -84,17 +69,14 @@ class FakeProducer:
         self.fail: list[Exception] = []
         self.waiting: list[asyncio.Future[Any]] | None = None
 
-    def create_batch(self) -> FakeBatch:
-        return FakeBatch()
-
-    async def send_batch(self, batch: FakeBatch, topic: str, *, partition: int) -> "asyncio.Future[Any]":
+    async def send_batch(self, batch: Sendable, topic: str, *, partition: int) -> "asyncio.Future[Any]":
         if self.refuse:
             raise self.refuse.pop(0)
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         if self.fail:
             future.set_exception(self.fail.pop(0))
             return future
-        for key, value, headers in batch.records:
+        for key, value, headers in records_of(batch):
             size = (
                 len(key or b"")
                 + len(value or b"")
@@ -120,6 +102,12 @@ class FakeProducer:
         future: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         future.set_result(SimpleNamespace(offset=100 + len(self.artifacts)))
         return future
+
+
+def records_of(batch: Sendable) -> list[tuple[bytes | None, bytes | None, Any]]:
+    read = MemoryRecords(batch._build()).next_batch()
+    assert read is not None
+    return [(record.key, record.value, record.headers) for record in read]
 
 
 class FakeMembership:
