@@ -7,7 +7,17 @@ import sys
 
 import typer
 
-from streams.command_line import dead, demo, local_kafka, publish, replay, run, show, tail
+from streams.command_line import (
+    dead,
+    demo,
+    local_kafka,
+    publish,
+    replay,
+    run,
+    show,
+    tail,
+    validate_manifests,
+)
 from streams.command_line.output import write
 
 HELP = """AI agents that choreograph themselves over Apache Kafka.
@@ -29,6 +39,7 @@ Data goes to stdout, everything else to stderr. Exit codes:
     4    no such agent, topic or workflow
     5    timed out waiting
     6    a worker whose event loop stood still for too long ended itself
+    7    not everything could be checked
     130  interrupted
 
 CALLBOARD_BOOTSTRAP_SERVERS names your Kafka (unset: the local one), CALLBOARD_HOME where the local one keeps
@@ -55,6 +66,7 @@ for command in (
     show.show,
     replay.replay,
     demo.demo,
+    validate_manifests.validate_manifests,
 ):
     program.command()(command)
 program.add_typer(dead.dead)

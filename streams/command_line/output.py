@@ -45,6 +45,7 @@ class ExitCode(IntEnum):
     NOT_FOUND = 4
     TIMED_OUT = 5
     BLOCKED = 6
+    INCOMPLETE = 7
     INTERRUPTED = 130
 
 

@@ -61,7 +61,7 @@ def test_the_way_into_a_kafka_is_one(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 
 def test_every_command_and_exit_code_is_there() -> None:
     helped = subprocess.run([*CALLBOARD, "--help"], capture_output=True, text=True, check=True).stdout
-    commands = re.findall(r"^  (\w+)  +[A-Z]", helped.split("Commands:")[1], flags=re.MULTILINE)
+    commands = re.findall(r"^  ([\w-]+)  +[A-Z]", helped.split("Commands:")[1], flags=re.MULTILINE)
     table = README.split("## Commands")[1].split("## ")[0]
     assert commands
     assert [name for name in commands if f"`{name}`" not in table and f"`callboard {name}" not in table] == []
