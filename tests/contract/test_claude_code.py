@@ -141,7 +141,7 @@ def test_an_agent_has_its_model_tools_and_text_runs_its_command_and_nothing_else
 def test_the_main_thread_is_left_alone_but_for_the_deny_rules(client: Client) -> None:
     moves = [
         Call("Bash", {"command": "echo one && echo two"}),
-        Call("Bash", {"command": "kubectl delete pod x"}),
+        Call("Bash", {"command": "kubectl -n shop delete pod x"}),
         Call("Bash", {"command": "cd deploy && argocd app sync shop"}),
         Call("Read", {"file_path": str(client.project / ".env")}),
     ]

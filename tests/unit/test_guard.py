@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shlex
 import shutil
 import subprocess
 from pathlib import Path
@@ -61,37 +62,60 @@ def blocked(agent: str, command: Any, **given: Any) -> str:
     return said
 
 
-@pytest.mark.parametrize(
-    ("agent", "command"),
-    [
-        *GOOD.items(),
-        *((agent, f".venv/bin/{command}") for agent, command in GOOD.items()),
-        ("k8s-validator", "callboard validate-manifests deploy/kubernetes/base deploy/argocd/ --json"),
-        ("k8s-validator", "callboard validate-manifests 'deploy/kubernetes' --kubernetes 1.34"),
-        ("k8s-validator", 'callboard  validate-manifests  "a_b/c-d.yaml"'),
-        ("python-test-runner", "callboard report-tests"),
-        ("python-test-runner", "callboard report-tests --json --limit 540"),
-        ("python-test-runner", "callboard report-tests --json -- -x tests agents/tests"),
-        ("python-test-runner", "callboard report-tests -- tests/unit/test_a.py::TestIt::test_it"),
-        ("python-test-runner", "callboard report-tests -- 'tests/unit/test_a.py::test_it[a-b c=1]'"),
-        ("python-test-runner", "callboard report-tests -- -k 'guard and not (slow or late)' -m 'not kafka'"),
-        ("argocd-sync-monitor", f"callboard argocd-status shop --revision {SHA}"),
-        (
-            "argocd-sync-monitor",
-            "callboard argocd-status shop --revision 1a2b3c4 --pushed-at 5m --via argocd",
-        ),
-        (
-            "argocd-sync-monitor",
-            f"callboard argocd-status shop --revision {SHA} --pushed-at 2026-01-31T12:00:00+01:00",
-        ),
-        (
-            "argocd-sync-monitor",
-            f"callboard argocd-status --revision {SHA} --namespace argocd shop --wait 90s",
-        ),
-    ],
-)
+ALLOWED = [
+    *GOOD.items(),
+    *((agent, f".venv/bin/{command}") for agent, command in GOOD.items()),
+    ("k8s-validator", "callboard validate-manifests deploy/kubernetes/base deploy/argocd/ --json"),
+    ("k8s-validator", "callboard validate-manifests 'deploy/kubernetes' --kubernetes 1.34"),
+    ("k8s-validator", 'callboard  validate-manifests  "a_b/c-d.yaml"'),
+    ("python-test-runner", "callboard report-tests"),
+    ("python-test-runner", "callboard report-tests --json --limit 540"),
+    ("python-test-runner", "callboard report-tests --json -- -x tests agents/tests"),
+    ("python-test-runner", "callboard report-tests -- tests/unit/test_a.py::TestIt::test_it"),
+    ("python-test-runner", "callboard report-tests -- 'tests/unit/test_a.py::test_it[a-b c=1]'"),
+    ("python-test-runner", "callboard report-tests -- -k 'guard and not (slow or late)' -m 'not kafka'"),
+    ("argocd-sync-monitor", f"callboard argocd-status shop --revision {SHA}"),
+    (
+        "argocd-sync-monitor",
+        "callboard argocd-status shop --revision 1a2b3c4 --pushed-at 5m --via argocd",
+    ),
+    (
+        "argocd-sync-monitor",
+        f"callboard argocd-status shop --revision {SHA} --pushed-at 2026-01-31T12:00:00+01:00",
+    ),
+    (
+        "argocd-sync-monitor",
+        f"callboard argocd-status --revision {SHA} --namespace argocd shop --wait 90s",
+    ),
+]
+
+
+@pytest.mark.parametrize(("agent", "command"), ALLOWED)
 def test_an_agent_may_run_its_command(agent: str, command: str) -> None:
     assert judged(call(agent, command=command, description="x", timeout=600_000)) == GRANT
+
+
+@pytest.mark.parametrize("shell", ["sh", "bash", "zsh"])
+def test_a_shell_takes_what_is_allowed_for_the_same_words(shell: str) -> None:
+    if not (program := shutil.which(shell)):
+        pytest.skip(f"there is no {shell} here")
+    for _, command in ALLOWED:
+        printed = subprocess.run(
+            [program, "-c", f"printf '%s\\0' {command}"],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=60,
+        )
+        assert printed.stdout.split("\0")[:-1] == shlex.split(command)
+
+
+@pytest.mark.parametrize("agent", GOOD)
+def test_no_character_of_a_shell_fits_in_anywhere(agent: str) -> None:
+    command = GOOD[agent]
+    for character in ";&|<>$`\\!*?~#{}^()[]'\"\n\r\t\v\f\0\x1b\x7f\x85\xa0\xe9\u0430\u200b\u2028\uff1b":
+        for place in range(len(command) + 1):
+            blocked(agent, command[:place] + character + command[place:])
 
 
 @pytest.mark.parametrize(
