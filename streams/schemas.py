@@ -17,12 +17,13 @@ from pydantic_core.core_schema import ModelSchema
 from streams.envelope import SCHEMAS
 from streams.journal import JournalPayload
 from streams.payloads import ResultPayload, TaskPayload
+from streams.reports.argocd.report import ArgocdReport
 from streams.reports.manifests.report import ManifestsReport
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 EVENTS: Final[tuple[type[BaseModel], ...]] = (TaskPayload, ResultPayload, JournalPayload)
 # By the name of their schema's file; `$id` is made of it.
-REPORTS: Final[dict[str, type[BaseModel]]] = {"manifests": ManifestsReport}
+REPORTS: Final[dict[str, type[BaseModel]]] = {"argocd": ArgocdReport, "manifests": ManifestsReport}
 FIRST: Final = ("$schema", "$id", "title", "description", "type", "properties", "required")
 
 

@@ -8,6 +8,7 @@ import sys
 import typer
 
 from streams.command_line import (
+    argocd_status,
     dead,
     demo,
     local_kafka,
@@ -67,6 +68,7 @@ for command in (
     replay.replay,
     demo.demo,
     validate_manifests.validate_manifests,
+    argocd_status.argocd_status,
 ):
     program.command()(command)
 program.add_typer(dead.dead)

