@@ -19,11 +19,16 @@ from streams.journal import JournalPayload
 from streams.payloads import ResultPayload, TaskPayload
 from streams.reports.argocd.report import ArgocdReport
 from streams.reports.manifests.report import ManifestsReport
+from streams.reports.test_run.report import SuiteReport
 
 DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 EVENTS: Final[tuple[type[BaseModel], ...]] = (TaskPayload, ResultPayload, JournalPayload)
 # By the name of their schema's file; `$id` is made of it.
-REPORTS: Final[dict[str, type[BaseModel]]] = {"argocd": ArgocdReport, "manifests": ManifestsReport}
+REPORTS: Final[dict[str, type[BaseModel]]] = {
+    "argocd": ArgocdReport,
+    "manifests": ManifestsReport,
+    "tests": SuiteReport,
+}
 FIRST: Final = ("$schema", "$id", "title", "description", "type", "properties", "required")
 
 

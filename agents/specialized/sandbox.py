@@ -17,11 +17,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
-from xml.parsers import expat
 
 import orjson
 
 from agents.specialized.facts import Failure, Outcome, clean, clean_block
+from agents.specialized.junit import Case, JUnitError, read_cases
 from agents.specialized.repository import Checkout
 from agents.specialized.subprocesses import Finished, environment_for, run
 
@@ -33,7 +33,6 @@ TAIL = 4_000
 BACKSTOP = 10.0
 """Seconds after its time limit at which the launcher itself is ended."""
 
-MOST_DIGITS = 10
 NO_TESTS = 5
 FINE = frozenset({0, 1})
 MEANINGS = {
@@ -176,101 +175,15 @@ def _prepared(checkout: Checkout) -> dict[str, str]:
     )
 
 
-@dataclass(slots=True)
-class _Case:
-    """One `testcase` element of a JUnit report."""
-
-    name: str
-    file: str
-    line: int | None
-    kind: str = "passed"
-    message: str = ""
-    text: str = ""
-
-
-class _UntrustedReportError(Exception):
-    """The report is not what pytest writes."""
-
-
-def _cases(report: Path) -> list[_Case] | str:
-    """Read a JUnit report, or say why not.
-
-    The tests can write that file too, so it is read as hostile: bounded, and refused as soon as a DTD begins,
-    before any entity is declared; expat on its own loads nothing from outside.
-    """
+def _cases(report: Path) -> list[Case] | str:
+    """Read a JUnit report, or say why not."""
     try:
-        if report.is_symlink() or report.stat().st_size > REPORT_LIMIT:
-            return "its report is too large to be read"
-        content = report.read_bytes()
-    except OSError:
-        return "it ended without a report"
-    reader = _Reader()
-    try:
-        reader.parser.Parse(content, True)  # noqa: FBT003 (expat takes no keyword: this is all of it)
-    except (expat.ExpatError, _UntrustedReportError) as error:
-        return f"its report cannot be read: {error}"
-    # pytest lists a test that was interrupted, but does not count it.
-    if reader.cases and len(reader.cases) > reader.ended and reader.cases[-1].kind == "passed":
-        reader.cases[-1].kind = "unfinished"
-    return reader.cases
+        return read_cases(report, REPORT_LIMIT)
+    except JUnitError as error:
+        return str(error)
 
 
-class _Reader:
-    """Collects the test cases of a JUnit report."""
-
-    def __init__(self) -> None:
-        self.cases: list[_Case] = []
-        self.ended = 0
-        self.inside = False
-        self.parser = expat.ParserCreate()
-        self.parser.buffer_text = True
-        self.parser.StartDoctypeDeclHandler = self.refuse
-        self.parser.StartElementHandler = self.start
-        self.parser.EndElementHandler = self.end
-        self.parser.CharacterDataHandler = self.text
-
-    def refuse(self, *_: Any) -> None:
-        raise _UntrustedReportError("it declares a document type")
-
-    def start(self, tag: str, attributes: dict[str, str]) -> None:
-        if tag == "testsuite":
-            self.ended += _number(attributes.get("tests", "")) or 0
-        elif tag == "testcase":
-            line = _number(attributes.get("line", ""))  # counted from 0
-            place = None if line is None else line + 1
-            self.cases.append(_Case(_node_id(attributes), attributes.get("file", ""), place))
-        elif tag in {"failure", "error", "skipped"} and self.cases:
-            self.inside = True
-            case = self.cases[-1]
-            # A test that failed and then broke its tear-down is one failed test.
-            if case.kind == "passed":
-                case.kind = tag
-            case.message = case.message or attributes.get("message", "")
-
-    def end(self, tag: str) -> None:
-        if tag in {"failure", "error", "skipped"}:
-            self.inside = False
-
-    def text(self, text: str) -> None:
-        if self.inside:
-            self.cases[-1].text += text
-
-
-def _number(text: str) -> int | None:
-    return int(text) if text.isdecimal() and len(text) < MOST_DIGITS else None
-
-
-def _node_id(attributes: dict[str, str]) -> str:
-    """Name a test the way pytest does on its command line, as far as the report has it."""
-    file, name = attributes.get("file", ""), attributes.get("name", "")
-    place = attributes.get("classname", "")
-    if file:
-        module = file.removesuffix(".py").replace("/", ".")
-        place = "::".join([file, *filter(None, place.removeprefix(module).split("."))])
-    return "::".join(filter(None, (place, name)))
-
-
-def _outcome(finished: Finished, cases: list[_Case] | str, limits: Limits, checkout: Checkout) -> Outcome:
+def _outcome(finished: Finished, cases: list[Case] | str, limits: Limits, checkout: Checkout) -> Outcome:
     told: dict[str, Any] = {}
     if finished.errors.startswith(b"{"):
         told = orjson.loads(finished.errors.splitlines()[0])
@@ -299,7 +212,7 @@ def _outcome(finished: Finished, cases: list[_Case] | str, limits: Limits, check
     )
 
 
-def _problem(code: int | None, cases: list[_Case] | str, limits: Limits, *, timed_out: bool) -> str:
+def _problem(code: int | None, cases: list[Case] | str, limits: Limits, *, timed_out: bool) -> str:
     """Say why the counts are not the whole story; nothing if they are."""
     if timed_out:
         return f"the tests took longer than {limits.seconds:g} s and were ended"
@@ -314,12 +227,12 @@ def _problem(code: int | None, cases: list[_Case] | str, limits: Limits, *, time
     return MEANINGS.get(code, f"the test run ended with {code}")
 
 
-def _failure(case: _Case, checkout: Checkout) -> Failure:
+def _failure(case: Case, checkout: Checkout) -> Failure:
     text = case.text.replace(f"{checkout.root}/", "")
     places = [match for match in PLACE.finditer(text) if not match["file"].startswith(("/", ".venv"))]
     own = [match for match in places if match["file"] == case.file] or places
     return Failure(
-        test=clean(case.name, 200),
+        test=clean(case.node_id, 200),
         file=clean(case.file or (own[-1]["file"] if own else ""), 200),
         line=int(own[-1]["line"]) if own else case.line,
         message=clean(case.message or text, 500),

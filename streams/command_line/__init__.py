@@ -14,6 +14,7 @@ from streams.command_line import (
     local_kafka,
     publish,
     replay,
+    report_tests,
     run,
     show,
     tail,
@@ -69,6 +70,7 @@ for command in (
     demo.demo,
     validate_manifests.validate_manifests,
     argocd_status.argocd_status,
+    report_tests.report_tests,
 ):
     program.command()(command)
 program.add_typer(dead.dead)

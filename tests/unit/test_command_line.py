@@ -53,6 +53,8 @@ COMMANDS = (
     "demo",
     "argocd-status",
     "dead",
+    "validate-manifests",
+    "report-tests",
 )
 HEAVY = (
     "aiokafka",
