@@ -80,17 +80,26 @@ def _print(report: ManifestsReport) -> None:
     counts = report.counts
     if (left := counts.errors + counts.warnings - len(report.findings)) > 0:
         write(f"\n{left:,} more findings are left out")
+    if report.rules:
+        write("")
+    for rule in report.rules:
+        write(f"{rule.id}: {rule.reason}; fix: {rule.fix}")
     for each in report.not_checked:
         write(clean(f"\nnot checked: {each.what}: {each.reason}"))
     if report.passed_over:
         say(f"no manifests: {', '.join(report.passed_over)}")
-    schemas = f", against Kubernetes {report.kubernetes}" if report.kubernetes else ""
-    looked = f"{counts.objects:,} objects in {counts.files:,} files and {counts.overlays:,} overlays{schemas}"
-    skipped = f"; rules skipped: {', '.join(report.skipped_rules)}" if report.skipped_rules else ""
-    write(
-        f"\n{report.verdict}: {counts.errors:,} errors, {counts.warnings:,} warnings,"
-        f" {len(report.not_checked):,} not checked; {looked}{skipped}"
-    )
+    looked = f"{_count(counts.objects, 'object')} in {_count(counts.files, 'file')}"
+    looked += f" and {_count(counts.overlays, 'overlay')}"
+    if report.kubernetes:
+        looked += f", against Kubernetes {report.kubernetes}"
+    if report.skipped_rules:
+        looked += f"; rules skipped: {', '.join(report.skipped_rules)}"
+    found = f"{_count(counts.errors, 'error')}, {_count(counts.warnings, 'warning')}"
+    write(f"\n{report.verdict}: {found}, {len(report.not_checked):,} not checked; {looked}")
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}{'s' * (number != 1)}"
 
 
 def _line(finding: Finding) -> str:

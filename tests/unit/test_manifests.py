@@ -1,6 +1,7 @@
 """`validate-manifests` finds each fault by its rule, and never passes what it did not check."""
 
 import copy
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -8,12 +9,15 @@ import pytest
 import yaml
 
 from streams.reports.manifests.check import check
+from streams.reports.manifests.manifest import manifests
 from streams.reports.manifests.report import ManifestsReport
 from streams.reports.manifests.rules import RULES
+from streams.reports.manifests.schema import Schemas
 
 FIXTURES = Path(__file__).parent / "fixtures" / "manifests"
 GOOD = list(yaml.safe_load_all((FIXTURES / "good" / "developer.yaml").read_text()))
 GONE = object()
+SHAPES: list[Any] = [None, 1, True, "x", [], {}, [None], [[]], {"a": None}, [{"a": 1}]]
 SECRET = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "a"}}
 
 POD = "/spec/template/spec"
@@ -40,6 +44,13 @@ def changed(kind: str, path: str, value: Any) -> list[Any]:
     else:
         place[key] = value
     return documents
+
+
+def places(value: Any, way: tuple[str | int, ...] = ()) -> Iterator[tuple[str | int, ...]]:
+    yield way
+    inner = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for step, each in inner:
+        yield from places(each, (*way, step))
 
 
 def without(kind: str) -> list[Any]:
@@ -161,6 +172,27 @@ def test_each_fault_is_found_by_its_rule_alone(
 @pytest.mark.parametrize(("rule", "documents"), FAULTS_OF_SETS)
 def test_what_belongs_together_is_looked_at_together(tmp_path: Path, rule: str, documents: list[Any]) -> None:
     assert rules(check([written(tmp_path, documents)])) == {rule}
+
+
+def test_no_shape_of_a_value_stops_a_rule_or_a_schema() -> None:
+    good = [*GOOD, *yaml.safe_load_all((FIXTURES / "other_kinds.yaml").read_text())]
+    known = Schemas()
+    for number, document in enumerate(good):
+        for *way, last in (way for way in places(document) if way):
+            for value in SHAPES:
+                changed_one = copy.deepcopy(document)
+                place = changed_one
+                for step in way:
+                    place = place[step]
+                place[last] = value
+                documents = [*good[:number], changed_one, *good[number + 1 :]]
+                whole = [each for document in documents for each in manifests(document, "all.yaml")]
+                for rule in RULES:
+                    for manifest, _, said in rule.broken(whole) if rule.broken else ():
+                        assert manifest.reference
+                        assert said
+                for manifest in manifests(changed_one, "all.yaml"):
+                    assert all(said for _, said in known.errors(manifest))
 
 
 def test_every_rule_is_broken_by_some_test() -> None:

@@ -12,7 +12,7 @@ from streams.reports.manifests.file_tree import FileTree
 from streams.reports.manifests.kubectl import ORIGIN, BuildError, NoKubectlError, find_kubectl
 from streams.reports.manifests.kustomization import Kustomizations, file_in
 from streams.reports.manifests.manifest import Manifest, at, manifests, pointer, text
-from streams.reports.manifests.report import Counts, Finding, ManifestsReport, NotChecked, Tool
+from streams.reports.manifests.report import BrokenRule, Counts, Finding, ManifestsReport, NotChecked, Tool
 from streams.reports.manifests.rules import BUILD, BY_ID, NO_SCHEMA, OBJECT, RULES, SCHEMA, YAML
 from streams.reports.manifests.yaml_file import TooLargeError, YamlError, parse, read
 
@@ -243,6 +243,11 @@ class _Check:
                 warnings=len(findings) - errors,
             ),
             findings=tuple(findings[:MAX_FINDINGS]),
+            rules=tuple(
+                BrokenRule(id=rule.id, reason=rule.reason, fix=rule.fix)
+                for rule in RULES
+                if any(finding.rule == rule.id for finding in findings)
+            ),
             not_checked=tuple(self._not_checked),
             passed_over=tuple(self._passed_over),
             skipped_rules=tuple(sorted(self._skip)),

@@ -15,6 +15,7 @@ from typing import Final
 
 OLDEST: Final = (1, 27)
 SECONDS: Final = 60.0
+SECONDS_TO_ANSWER: Final = 10.0
 MAX_BYTES: Final = 32 * 1024 * 1024
 HINT: Final = "pip install 'callboard[manifests]'"
 ORIGIN: Final = "config.kubernetes.io/origin"
@@ -83,7 +84,7 @@ class Kubectl:
 
     def _build(self, folder: Path) -> bytes:
         try:
-            code, output, errors = _run([str(self.program), "kustomize", str(folder)])
+            code, output, errors = _run([str(self.program), "kustomize", str(folder)], SECONDS)
         except subprocess.TimeoutExpired:
             raise BuildError(f"not rendered within {SECONDS:.0f} s") from None
         if code != 0:
@@ -122,7 +123,7 @@ def _programs() -> tuple[Path, ...]:
 
 
 def _versions(program: Path) -> Kubectl:
-    _, output, _ = _run([str(program), "version", "--client", "--output=json"])
+    _, output, _ = _run([str(program), "version", "--client", "--output=json"], SECONDS_TO_ANSWER)
     said = json.loads(output)
     version = str(said["clientVersion"]["gitVersion"]).removeprefix("v")
     return Kubectl(program, version, str(said.get("kustomizeVersion", "unknown")).removeprefix("v"))
@@ -132,7 +133,7 @@ def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
 
 
-def _run(command: list[str]) -> tuple[int, bytes, bytes]:
+def _run(command: list[str], seconds: float) -> tuple[int, bytes, bytes]:
     """Run a command that may write much, but is not read for ever."""
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         done = subprocess.run(  # noqa: S603 (an argument list; the program is kubectl)
@@ -141,7 +142,7 @@ def _run(command: list[str]) -> tuple[int, bytes, bytes]:
             stdout=output,
             stderr=errors,
             env=ENVIRONMENT,
-            timeout=SECONDS,
+            timeout=seconds,
             check=False,
         )
         output.seek(0)

@@ -17,15 +17,8 @@ if TYPE_CHECKING:
 NAMES: Final = ("kustomization.yaml", "kustomization.yml", "Kustomization")
 MAX_KUSTOMIZATIONS: Final = 1_000
 REMOTE: Final = re.compile(r"://|^git@|^[\w-]+(\.[\w-]+)+/[^/]+/|\?ref=")
-WHOLE: Final = ("resources", "bases", "components")
-PARTIAL: Final = (
-    "crds",
-    "configurations",
-    "generators",
-    "transformers",
-    "validators",
-    "patchesStrategicMerge",
-)
+WHOLE: Final = ("resources", "bases", "components", "crds")
+PARTIAL: Final = ("configurations", "generators", "transformers", "validators", "patchesStrategicMerge")
 OURS: Final = re.compile(r"^kustomize\.config\.k8s\.io/")
 
 
@@ -39,6 +32,7 @@ class Kustomization:
         partial: Files that hold parts: patches, values, settings.
         folders: Other kustomizations it is made of.
         needs: What it needs beyond local files, as reasons not to render it.
+        is_component: Whether it only means something within another one.
     """
 
     folder: Path
@@ -46,6 +40,7 @@ class Kustomization:
     partial: set[Path] = field(default_factory=set)
     folders: set[Path] = field(default_factory=set)
     needs: list[str] = field(default_factory=list)
+    is_component: bool = False
 
 
 class Kustomizations:
@@ -64,9 +59,16 @@ class Kustomizations:
 
     @property
     def overlays(self) -> list[Path]:
-        """Those among the given ones that no other is made of: what somebody deploys."""
+        """Those among the given ones that no other is made of: what somebody deploys. All are part of one."""
         used = {inner for each in self._found.values() for inner in each.folders}
-        return sorted(folder for folder in self._given & set(self._found) if folder not in used)
+        given = sorted(self._given & set(self._found))
+        overlays = [folder for folder in given if folder not in used]
+        covered = {each.folder for overlay in overlays for each in self._all_of(overlay)}
+        for folder in given:
+            if folder not in covered:  # they refer to each other in a ring: rendering says so
+                overlays.append(folder)
+                covered |= {each.folder for each in self._all_of(folder)}
+        return overlays
 
     @property
     def resources(self) -> set[Path]:
@@ -80,6 +82,8 @@ class Kustomizations:
 
     def needs(self, overlay: Path) -> list[str]:
         """Give the reasons why an overlay cannot be rendered from local files alone."""
+        if self._found[overlay].is_component:
+            return ["a component that no overlay uses"]
         return [reason for each in self._all_of(overlay) for reason in each.needs]
 
     def _all_of(self, overlay: Path) -> Iterator[Kustomization]:
@@ -117,6 +121,7 @@ def _read(folder: Path, file: Path) -> Kustomization:
         _add(made, reference, made.resources)
     for reference in _partial(value):
         _add(made, reference, made.partial)
+    made.is_component = at(value, "kind") == "Component"
     if at(value, "helmCharts") or at(value, "helmChartInflationGenerator"):
         made.needs.append(f"{folder.name} has Helm charts, and those are rendered by helm")
     return made

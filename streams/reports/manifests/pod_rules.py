@@ -101,7 +101,7 @@ def seccomp(whole: Sequence[Manifest]) -> Iterator[Violation]:
     """Find containers that may call all of the kernel."""
     for workload, container in _containers(whole):
         profile = _security(workload, container, "seccompProfile")
-        if at(profile, "type") not in {"RuntimeDefault", "Localhost"}:
+        if text(at(profile, "type")) not in {"RuntimeDefault", "Localhost"}:
             said = f"{container.name} may call all of the kernel: seccompProfile.type is not RuntimeDefault"
             yield workload.manifest, container.way, said
 

@@ -36,6 +36,14 @@ class Finding(Part):
     message: str
 
 
+class BrokenRule(Part):
+    """Why a rule that was broken matters, and what to do."""
+
+    id: str
+    reason: str
+    fix: str
+
+
 class NotChecked(Part):
     """What nobody may believe to be fine because of this report."""
 
@@ -72,6 +80,7 @@ class ManifestsReport(Part):
     kubernetes: str | None = Field(description="version whose schemas were used; null: there were none")
     counts: Counts
     findings: tuple[Finding, ...] = Field(description="at most 1,000; `counts` has all")
+    rules: tuple[BrokenRule, ...] = Field(description="those that findings name")
     not_checked: tuple[NotChecked, ...]
     passed_over: tuple[str, ...] = Field(description="YAML files that hold no objects of Kubernetes")
     skipped_rules: tuple[str, ...] = Field(description="ids of rules that the caller asked to leave out")

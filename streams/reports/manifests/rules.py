@@ -164,7 +164,7 @@ RULES: Final = (
     Rule(
         "duplicate",
         "which of two holds is chance",
-        "keep one of them",
+        "keep one of them; folders that are deployed apart are given one by one",
         set_rules.duplicate,
     ),
 )

@@ -106,7 +106,9 @@ def _scaled(whole: Sequence[Manifest]) -> list[Manifest]:
 def _kafka_triggers(scaled: Manifest) -> list[tuple[Pointer, dict[str, Any]]]:
     kinds = {"kafka", "apache-kafka"}
     return [
-        (way, each) for way, each in objects(scaled.value, "spec", "triggers") if each.get("type") in kinds
+        (way, each)
+        for way, each in objects(scaled.value, "spec", "triggers")
+        if text(each.get("type")) in kinds
     ]
 
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 BOTH: Final = {"Ingress", "Egress"}
 SECRET_NAME: Final = re.compile(
-    r"(?:^|[_.-])(?:password|passwd|secret|token|api_?key|access_?key|private_?key|credentials?)(?:$|[_.-]\d*$)",
+    r"(?:^|[_.-])(?:password|passwd|secret|token|api_?key|access_?key|secret_?key|private_?key|passphrase|credentials?)(?:$|[_.-]\d*$)",
     re.IGNORECASE,
 )
 SECRET_VALUE: Final = re.compile(
@@ -104,9 +104,7 @@ def _settings(container: Container) -> Iterator[tuple[Pointer, str, str]]:
 def _is_secret(name: str, value: str) -> bool:
     if not value or re.fullmatch(r"\$\([A-Za-z0-9_]+\)", value):  # a reference to another variable
         return False
-    is_setting = (
-        value.lower() in {"true", "false"} or value.replace(".", "").isdigit() or value.startswith("/")
-    )
+    is_setting = value.lower() in {"true", "false"} or value.startswith("/")
     return bool(SECRET_VALUE.search(value) or (SECRET_NAME.search(name) and not is_setting))
 
 
@@ -130,7 +128,8 @@ def _selects(selector: Any, workload: Workload) -> bool:
     if isinstance(wanted, dict) and any(labels.get(name) != value for name, value in wanted.items()):
         return False
     for _, expression in objects(selector, "matchExpressions"):
-        key, values = text(expression.get("key")), expression.get("values") or []
+        key, values = text(expression.get("key")), expression.get("values")
+        values = values if isinstance(values, list) else []
         fits = {
             "In": labels.get(key) in values,
             "NotIn": labels.get(key) not in values,

@@ -65,7 +65,7 @@ class Workload:
         """Say whether its pods are done some time."""
         is_kind = self.manifest.kind in ENDING
         return is_kind or (
-            self.manifest.kind == "Pod" and self.spec.get("restartPolicy") in {"Never", "OnFailure"}
+            self.manifest.kind == "Pod" and text(self.spec.get("restartPolicy")) in {"Never", "OnFailure"}
         )
 
     @property

@@ -94,7 +94,8 @@ class Loader(Base):  # type: ignore[misc] # which of two classes it is, only the
 
     def _key(self, node: yaml.Node) -> str:
         if not isinstance(node, yaml.ScalarNode):
-            raise yaml.constructor.ConstructorError(None, None, "a key that is no text", node.start_mark)
+            said = "a key that is no text (of a template, check what it makes)"
+            raise yaml.constructor.ConstructorError(None, None, said, node.start_mark)
         return str(node.value)
 
 
