@@ -42,6 +42,7 @@ WORD = rf"""(?:{BARE}|"{QUOTED}"|'{QUOTED}')"""
 SIMPLE_COMMAND = re.compile(rf"{WORD}(?: +{WORD})*")
 
 BASH_INPUTS = {"command", "description", "timeout", "run_in_background"}
+HARMLESS = {"StructuredOutput"}  # only says what the agent reports
 READ_INPUTS = {"file_path", "offset", "limit", "pages"}
 
 
@@ -116,6 +117,8 @@ def grants(call: dict[str, Any], table: Path = TABLE, project: Path = PROJECT) -
         return True
     if tool == "Read":
         _check_read(agent, rules["secret_files"], given, project)
+    elif tool not in HARMLESS:
+        raise BlockedError(f"{agent} may not use {tool!r}: the table lists it, but nothing here can judge it")
     return False
 
 

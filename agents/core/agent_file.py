@@ -38,6 +38,7 @@ NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 LONGEST_NAME: Final = 63
 LONGEST_SHOWN: Final = 80
 FENCE: Final = "---"
+UNQUOTED: Final = "mapping values are not allowed here"
 
 MISSING: Final = {
     "name": "write the file's name without `.md`",
@@ -80,7 +81,7 @@ class AgentDefinition(BaseModel):
     )
 
     name: str = Field(max_length=LONGEST_NAME, description="name of the agent and of its file")
-    description: str = Field(min_length=1, max_length=LONGEST_DESCRIPTION, description="when to use it")
+    description: str = Field(max_length=LONGEST_DESCRIPTION, description="when to use it")
     model: ModelAlias = Field(description="which model, by a name that outlives versions")
     tools: tuple[Tool, ...] = Field(description="all it may use; empty: none")
     max_turns: int = Field(alias="maxTurns", ge=1, le=MOST_TURNS, description="most questions to the model")
@@ -99,6 +100,15 @@ class AgentDefinition(BaseModel):
         if not NAME.fullmatch(name):
             raise ValueError("write lower-case letters, digits and single hyphens, a letter first")
         return name
+
+    @field_validator("description")
+    @classmethod
+    def _can_be_read(cls, description: str) -> str:
+        if character := _invisible(description):  # YAML's escapes may make one
+            raise ValueError(f"it has the invisible character {character}; remove it")
+        if not description.strip():
+            raise ValueError(MISSING["description"])
+        return description.strip()
 
     @field_validator("model", mode="before")
     @classmethod
@@ -200,22 +210,25 @@ def _text(path: Path) -> str:
             raise _WrongFileError("it is no file")
         with path.open("rb") as file:
             data = file.read(MOST_BYTES + 1)
-        text = data.decode("utf-8")
+        if len(data) > MOST_BYTES:
+            raise _WrongFileError(f"it has more than {MOST_BYTES} bytes; an agent's job is told in fewer")
+        text = data.decode("utf-8").replace("\r\n", "\n")
     except OSError as error:
         raise _WrongFileError(f"it cannot be read: {error.strerror}") from None
     except UnicodeDecodeError as error:
         raise _WrongFileError(f"it is no UTF-8 (byte {error.start}); save it as UTF-8") from None
-    if len(data) > MOST_BYTES:
-        raise _WrongFileError(f"it has more than {MOST_BYTES} bytes; an agent's job is told in fewer")
-    text = text.replace("\r\n", "\n")
     for number, line in enumerate(text.split("\n"), start=1):
-        for character in line:
-            # Controls, formatting, private and unassigned characters: a model reads them, a person does not.
-            if unicodedata.category(character).startswith("C") and character != "\t":
-                raise _WrongFileError(
-                    f"line {number} has the invisible character U+{ord(character):04X}; remove it"
-                )
+        if character := _invisible(line):
+            raise _WrongFileError(f"line {number} has the invisible character {character}; remove it")
     return text
+
+
+def _invisible(text: str) -> str | None:
+    """Give the first control, formatting or private character: a model reads it, a person does not."""
+    for character in text:
+        if unicodedata.category(character).startswith("C") and character not in "\t\n":
+            return f"U+{ord(character):04X}"
+    return None
 
 
 def _parts(text: str) -> tuple[dict[str, Any], str]:
@@ -232,6 +245,7 @@ def _parts(text: str) -> tuple[dict[str, Any], str]:
         # One more than the mark's, which counts from 0, and one for the fence.
         place = f"line {error.problem_mark.line + 2}: " if error.problem_mark else ""
         said = ", ".join(part for part in (error.context, error.problem) if part)
+        said += "; quote a text that has `: ` in it" if error.problem == UNQUOTED else ""
         raise _WrongFileError(f"{place}the frontmatter is no YAML that can be read: {said}") from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise _WrongFileError(f"the frontmatter is no YAML that can be read: {error}") from None
@@ -271,9 +285,10 @@ def _told(problem: Any, fields: dict[str, Any]) -> str:
     name = str(problem["loc"][0])
     if problem["type"] == "missing":
         return f"{name}: it is missing; {MISSING[name]}"
+    if problem["type"] == "extra_forbidden" and name in REFUSED:
+        return f"{name}: refused; {REFUSED[name]}"
     if problem["type"] == "extra_forbidden":
-        known = ", ".join([*MISSING, "effort"])
-        return f"{name}: refused; {REFUSED.get(name, f'no such field is known, only {known}')}"
+        return f"{_shown(name)}: refused; no such field is known, only {', '.join([*MISSING, 'effort'])}"
     if name == "body":
         return "there is no text below the frontmatter; write what the agent has to do"
     said = problem["msg"].removeprefix("Value error, ")

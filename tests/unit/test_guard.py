@@ -346,6 +346,14 @@ def test_an_agent_may_use_no_other_tool(agent: str, tool: str) -> None:
     assert f"{agent} may not use {tool!r}, only Read, Bash, StructuredOutput" in said
 
 
+def test_a_tool_that_the_guard_cannot_judge_is_blocked_though_listed(tmp_path: Path) -> None:
+    rules = json.loads(guard.TABLE.read_text())
+    rules["agents"]["k8s-validator"]["tools"].append("Grep")
+    path = tmp_path / "table.json"
+    path.write_text(json.dumps(rules))
+    assert "nothing here can judge it" in judged(call("k8s-validator", "Grep", pattern="."), table=path)
+
+
 def test_an_agent_may_report() -> None:
     assert judged(call("k8s-validator", "StructuredOutput", verdict="pass")) == NO_CONCERN
 
