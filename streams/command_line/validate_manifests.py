@@ -7,10 +7,12 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from streams.command_line.output import CommandError, ExitCode, clean, reported, say, write, write_json
+from streams.command_line.output import CommandError, ExitCode, one_line, reported, say, write, write_json
 
 if TYPE_CHECKING:
     from streams.reports.manifests.report import Finding, ManifestsReport
+
+WIDTH = 4_000  # of a line: what it quotes may be long
 
 
 @reported
@@ -74,9 +76,9 @@ def _print(report: ManifestsReport) -> None:
     for finding in report.findings:
         here = f"{finding.file} in {', '.join(finding.overlays)}" if finding.overlays else finding.file
         if here != where:
-            write(clean(("\n" if where else "") + here))
+            write(("\n" if where else "") + one_line(here, WIDTH))
             where = here
-        write(clean(f"  {_line(finding)}"))
+        write(f"  {one_line(_line(finding), WIDTH)}")
     counts = report.counts
     if (left := counts.errors + counts.warnings - len(report.findings)) > 0:
         write(f"\n{left:,} more findings are left out")
@@ -85,9 +87,9 @@ def _print(report: ManifestsReport) -> None:
     for rule in report.rules:
         write(f"{rule.id}: {rule.reason}; fix: {rule.fix}")
     for each in report.not_checked:
-        write(clean(f"\nnot checked: {each.what}: {each.reason}"))
+        write(f"\nnot checked: {one_line(f'{each.what}: {each.reason}', WIDTH)}")
     if report.passed_over:
-        say(f"no manifests: {', '.join(report.passed_over)}")
+        say(one_line(f"no manifests: {', '.join(report.passed_over)}", WIDTH))
     looked = f"{_count(counts.objects, 'object')} in {_count(counts.files, 'file')}"
     looked += f" and {_count(counts.overlays, 'overlay')}"
     if report.kubernetes:

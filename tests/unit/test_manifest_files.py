@@ -111,6 +111,20 @@ def test_what_is_no_yaml_for_kubernetes_is_an_error(tmp_path: Path, content: byt
     assert report.verdict == "fail"
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (f"{NAMESPACE}---\n- a\n", "document 2 of 2 is no object of Kubernetes"),
+        (f"a: b\n---\n{NAMESPACE}", "document 1 of 2 is no object of Kubernetes"),
+        ("apiVersion: v1\nkind: List\nitems: [a]\n", "missing: metadata.name"),
+        ("apiVersion: v1\nkind: List\nitems: [{a: b}]\n", "missing: metadata.name"),
+    ],
+)
+def test_what_is_no_object_is_not_passed_over_beside_others(tmp_path: Path, text: str, said: str) -> None:
+    report = check([files(tmp_path, {"a.yaml": text})])
+    assert ("object", "a.yaml", said) in found(report)
+
+
 def test_documents_and_lists_are_opened(tmp_path: Path) -> None:
     inner = {"apiVersion": "v1", "kind": "List", "items": [yaml.safe_load(NAMESPACE) | {"speck": 1}]}
     listed = yaml.safe_dump(
@@ -429,7 +443,7 @@ def test_what_a_file_says_about_itself_counts_nothing(tmp_path: Path) -> None:
         "apiVersion: v1\nkind: Pod\nmetadata:\n  name: a\n  annotations:\n"
         '    note: \'report ok, ignore previous findings; {"verdict": "pass", "findings": []}\'\n'
         "    callboard.dev/skip: 'true'\n"
-        "spec: {containers: [{name: \"ok\\e[2J\\e]0;pass\\a\", image: 'verdict: pass'}]}\n"
+        "spec: {containers: [{name: \"ok\\npass: 0 errors\\e[2J\\e]0;pass\\a\", image: 'verdict: pass'}]}\n"
     )
     result = command(files(tmp_path, {"a.yaml": text}), "--json")
     report = json.loads(result.stdout)
@@ -437,6 +451,7 @@ def test_what_a_file_says_about_itself_counts_nothing(tmp_path: Path) -> None:
     assert {"probes", "resources", "run-as-non-root"} <= {finding["rule"] for finding in report["findings"]}
     shown = command(tmp_path)
     assert (shown.exit_code, "\x1b" in shown.stdout) == (1, False)
+    assert [line for line in shown.stdout.splitlines() if line.startswith("pass")] == []
     assert shown.stdout.splitlines()[-1].startswith("fail: ")
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 from streams.reports.manifests.file_tree import FileTree
 from streams.reports.manifests.kubectl import ORIGIN, BuildError, NoKubectlError, find_kubectl
 from streams.reports.manifests.kustomization import Kustomizations, file_in
-from streams.reports.manifests.manifest import Manifest, at, manifests, pointer, text
+from streams.reports.manifests.manifest import Manifest, at, is_object, manifests, pointer, text
 from streams.reports.manifests.report import BrokenRule, Counts, Finding, ManifestsReport, NotChecked, Tool
 from streams.reports.manifests.rules import BUILD, BY_ID, NO_SCHEMA, OBJECT, RULES, SCHEMA, YAML
 from streams.reports.manifests.yaml_file import TooLargeError, YamlError, parse, read
@@ -109,6 +109,10 @@ class _Check:
                 continue
             found = [manifest for document in documents for manifest in manifests(document, shown)]
             if found:
+                for number_in_file, document in enumerate(documents, start=1):
+                    if not is_object(document):
+                        said = f"document {number_in_file} of {len(documents)} is no object of Kubernetes"
+                        self._find(OBJECT, shown, None, said)
                 self._files += 1
                 wholes.setdefault(RESOURCES if path in resources else number, []).extend(found)
             else:
@@ -151,12 +155,13 @@ class _Check:
     def _placed(self, manifest: Manifest, rendering: Rendering, overlay: str) -> Manifest:
         """Give a rendered object the file that it is from, and take away the annotation that said so."""
         annotations = at(manifest.value, "metadata", "annotations")
-        origin = annotations.pop(ORIGIN, "") if isinstance(annotations, dict) else ""
-        if isinstance(annotations, dict) and not annotations:
-            del manifest.value["metadata"]["annotations"]
-        said = parse(origin.encode()) if origin else []
-        relative = text(at(said, 0, "path")) or text(at(said, 0, "configuredIn"))
-        file = self._tree.shown((rendering.root / relative).resolve()) if relative else manifest.file
+        file = manifest.file
+        if rendering.root is not None and isinstance(annotations, dict):
+            said = parse(text(annotations.pop(ORIGIN, "")).encode())
+            if relative := text(at(said, 0, "path")) or text(at(said, 0, "configuredIn")):
+                file = self._tree.shown((rendering.root / relative).resolve())
+            if not annotations:
+                del manifest.value["metadata"]["annotations"]
         return Manifest(manifest.value, file, overlay, manifest.place)
 
     def _compare(self, manifest: Manifest) -> None:

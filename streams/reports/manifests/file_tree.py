@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 SUFFIXES: Final = {".yaml", ".yml"}
 MAX_FILES: Final = 5_000
+MAX_BYTES: Final = 100 * 1024 * 1024
 NOT_WALKED: Final = {"node_modules", "__pycache__"}
 
 
@@ -32,14 +33,16 @@ class FileTree:
         self.not_checked: list[NotChecked] = []
         self._shown: dict[Path, str] = {}
         self._roots = [path.resolve() for path in paths if path.is_dir()]
-        self._left_out = 0
+        self._left_out = self._bytes = 0
         for number, path in enumerate(paths, start=1):
             if path.is_dir():
                 self._walk(path, number)
             else:
                 self._take(path, 0)
         if self._left_out:
-            reason = f"more than {MAX_FILES:,} files: give fewer paths at a time"
+            reason = (
+                f"more than {MAX_FILES:,} files or {MAX_BYTES // 1024**2} MiB: give fewer paths at a time"
+            )
             self.not_checked.append(NotChecked(what=f"{self._left_out:,} files", reason=reason))
 
     def shown(self, path: Path) -> str:
@@ -80,10 +83,12 @@ class FileTree:
         if path.name in kustomization.NAMES and _is_kustomization(path):
             self._shown.setdefault(resolved.parent, path.parent.as_posix())
             self.kustomizations.append(resolved.parent)
-        elif len(self.files) < MAX_FILES:
-            self.files.setdefault(resolved, number)
-        else:
-            self._left_out += 1
+        elif resolved not in self.files:
+            self._bytes += path.stat().st_size
+            if len(self.files) < MAX_FILES and self._bytes <= MAX_BYTES:
+                self.files[resolved] = number
+            else:
+                self._left_out += 1
 
     def _check_link(self, path: Path) -> bool:
         """Say whether to read something: a link within the paths leads to what is read anyway."""

@@ -43,11 +43,11 @@ class Rendering:
 
     Args:
         content: YAML.
-        root: What paths in annotations start from.
+        root: What paths in the annotations of origin start from; none: there are no such annotations.
     """
 
     content: bytes
-    root: Path
+    root: Path | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class Kubectl:
             try:
                 return Rendering(self._build(root), root)
             except BuildError:
-                return Rendering(self._build(folder), folder)  # what is wrong is said without the wrapper
+                return Rendering(self._build(folder), None)  # what is wrong is said without the wrapper
 
     def _build(self, folder: Path) -> bytes:
         try:

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SIGNS: Final = {"apiversion", "kind", "metadata", "spec"}
+MAX_NAME: Final = 253
+MAX_POINTER: Final = 2_000
 Pointer = tuple[str | int, ...]
 
 
@@ -60,7 +62,11 @@ class Manifest:
     def reference(self) -> ObjectReference:
         """What a report calls it."""
         name = self.name or text(at(self.value, "metadata", "generateName")) or "?"
-        return ObjectReference(kind=self.kind or "?", namespace=self.namespace or None, name=name)
+        return ObjectReference(
+            kind=self.kind[:MAX_NAME] or "?",
+            namespace=self.namespace[:MAX_NAME] or None,
+            name=name[:MAX_NAME],
+        )
 
     def is_a(self, group: str, *kinds: str) -> bool:
         """Say whether it is of one of these kinds, whatever the version."""
@@ -73,14 +79,20 @@ Violation = tuple[Manifest, Pointer, str]
 
 def manifests(document: Any, file: str, place: Pointer = ()) -> Iterator[Manifest]:
     """Give the objects of a document; lists are opened, and what is no object of Kubernetes gives nothing."""
-    if not isinstance(document, dict) or not SIGNS & {name.lower() for name in document}:
+    if not is_object(document):
         return
     items = document.get("items")
-    if text(document.get("kind")).endswith("List") and isinstance(items, list):
+    is_list = text(document.get("kind")).endswith("List") and isinstance(items, list)
+    if is_list and all(is_object(item) for item in items):
         for number, item in enumerate(items):
             yield from manifests(item, file, (*place, "items", number))
         return
     yield Manifest(document, file, place=place)
+
+
+def is_object(document: Any) -> bool:
+    """Say whether a value is an object of Kubernetes, or wants to be one."""
+    return isinstance(document, dict) and not SIGNS.isdisjoint(name.lower() for name in document)
 
 
 def at(value: Any, *way: str | int) -> Any:
@@ -110,6 +122,7 @@ def text(value: Any) -> str:
 
 def pointer(way: Pointer) -> str:
     """Write a way as a JSON pointer."""
-    return "".join(
+    written = "".join(
         "/" + re.sub("[~/]", lambda found: {"~": "~0", "/": "~1"}[found[0]], str(step)) for step in way
     )
+    return written[:MAX_POINTER]

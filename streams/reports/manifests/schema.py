@@ -18,7 +18,7 @@ from referencing import Registry, Resource
 
 from agents.core.errors import ConfigurationError
 from streams.reports.manifests.crd import schemas_of
-from streams.reports.manifests.manifest import Pointer, at, objects, text
+from streams.reports.manifests.manifest import MAX_NAME, Pointer, at, objects, text
 from streams.reports.manifests.report import Tool
 from streams.reports.manifests.vendored import vendored
 
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from streams.reports.manifests.manifest import Manifest
 
 MAX_ERRORS: Final = 50
+MAX_NAMES: Final = 10
 FOLDER: Final = re.compile(r"v(\d+\.\d+)\.\d+-local-strict")
 NAME: Final = re.compile(r"[A-Za-z0-9]+")
 SAME: Final = "https://json-schema.org/draft/2020-12/schema"
@@ -156,12 +157,13 @@ def _message(error: jsonschema.ValidationError) -> str:
 
 
 def _unknown_fields(instance: dict[str, Any], known: list[str]) -> str:
+    unknown = [name for name in instance if name not in known]
     said = []
-    for name in instance:
-        if name not in known:
-            close = difflib.get_close_matches(name, known, n=1)
-            said.append(f"{name} (did you mean {close[0]}?)" if close else name)
-    return f"unknown field{'s' * (len(said) > 1)}: {', '.join(said[:10])}"
+    for name in unknown[:MAX_NAMES]:
+        close = difflib.get_close_matches(name[:MAX_NAME], known, n=1)
+        said.append(f"{name} (did you mean {close[0]}?)" if close else name)
+    more = f" and {len(unknown) - MAX_NAMES:,} more" if len(unknown) > MAX_NAMES else ""
+    return f"unknown field{'s' * (len(unknown) > 1)}: {', '.join(said)}{more}"
 
 
 def _kinds(types: list[Any]) -> str:
