@@ -5,7 +5,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench build schemas lock simulate mutants chaos chaos-slice claude
+.PHONY: demo test check bench build schemas lock simulate mutants chaos chaos-slice docker claude
 demo: build ## the main job on real Kafka; REPO=/path/to/repository for yours
 	@callboard demo $(if $(REPO),"$(REPO)")
 
@@ -33,6 +33,9 @@ chaos-slice: build ## a quick run of it, part of `make test`; says what was brok
 
 bench: build ## beside the raw client and FastStream, in one run; writes benchmarks/RESULTS.md
 	python -m benchmarks
+
+docker: ## build the image and run docker-compose.yml end to end; needs a Docker engine
+	@deploy/docker/end_to_end.sh
 
 schemas: build ## write schemas/ anew from the types
 	python -m streams.schemas --write schemas
