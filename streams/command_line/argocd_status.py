@@ -10,6 +10,7 @@ import typer
 from streams.command_line.output import (
     CommandError,
     ExitCode,
+    one_line,
     progress,
     reported,
     say,
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 DEFAULT_NAMESPACE = "argocd"
 # Clocks of two machines may differ by so much.
 SKEW_MS = 60_000
+LONGEST = 300
 
 EXIT_CODES = {
     "ok": ExitCode.OK,
@@ -112,7 +114,12 @@ def argocd_status(  # noqa: PLR0913 (one parameter per option)
         say("Argo CD looks at Git every 2 to 3 minutes, so a shorter wait may end before it does")
     clock = Time(lambda: datetime.now(UTC), time.monotonic, time.sleep, random.random)
     with when_interrupted("interrupted; nothing was changed"), progress(f"reading {application}") as tell:
-        told = tell if order.wait is not None else lambda _: None
+
+        def told(sentence: str) -> None:
+            # A spinner shows what it is given, and states and errors come from elsewhere.
+            if order.wait is not None:
+                tell(one_line(sentence, LONGEST))
+
         seen, waited = watch(chosen, order, clock, told)
     report = summary(seen, chosen.described, waited)
     if json:
@@ -131,6 +138,8 @@ def _refuse_nonsense(
             raise CommandError(
                 f"a file does not change and needs no client: leave out {', '.join(wrong)}", ExitCode.USAGE
             )
+    if context is not None and not context.isprintable():
+        raise CommandError(f"--context {context!r} is no context's name", ExitCode.USAGE)
     if via == "argocd" and context is not None:
         raise CommandError("--context is kubectl's; leave it out with --via argocd", ExitCode.USAGE)
 

@@ -58,7 +58,7 @@ def _lines(report: ArgocdReport) -> Iterator[str]:
                 for state in report.transitions[-LAST_TRANSITIONS:]
             ],
         )
-    if report.readings.failed:
+    if report.readings.failed and (report.readings.last_error or "") not in report.reason:
         failed = (
             f"{report.readings.failed} of {report.readings.failed + report.readings.good} readings failed"
         )
@@ -67,7 +67,7 @@ def _lines(report: ArgocdReport) -> Iterator[str]:
 
 
 def _causes(report: ArgocdReport) -> Iterator[str]:
-    if report.verdict != "ok" and report.checks and not report.causes:
+    if report.verdict not in ("ok", "progressing") and report.checks and not report.causes:
         yield from _listed("cause", ["none of the known ones fits"])
     for cause in report.causes:
         yield ""

@@ -4,7 +4,7 @@ import json
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -16,7 +16,7 @@ from typer.testing import CliRunner, Result
 from streams.command_line import program
 from streams.reports.argocd import source as sources
 from streams.reports.argocd.source import ReadError, kubectl
-from tests.unit.argocd_world import BASE, OLD, SHA, VALIDATOR, state
+from tests.unit.argocd_world import BASE, OLD, SHA, VALIDATOR, merged, state
 
 # Notes what it was asked for, and answers from files.
 CLIENT = """#!/bin/sh
@@ -60,6 +60,13 @@ def run(*arguments: str, given: bytes | None = None) -> Result:
     return CliRunner().invoke(program, ["argocd-status", *arguments], input=given)
 
 
+def passing_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let time pass by sleeping alone."""
+    passed = [0.0]
+    monkeypatch.setattr("time.monotonic", lambda: passed[0])
+    monkeypatch.setattr("time.sleep", lambda seconds: passed.__setitem__(0, passed[0] + seconds))
+
+
 def report(ended: Result) -> dict[str, Any]:
     found = json.loads(ended.stdout)
     VALIDATOR.validate(found)
@@ -81,9 +88,7 @@ def test_it_asks_kubectl_for_the_application_and_nothing_else(clients: Clients) 
 @pytest.mark.parametrize("via", ["kubectl", "argocd"])
 @pytest.mark.parametrize("name", ["ok", "immutable_field", "progressing_rollout", "rendering", "injection"])
 def test_it_only_ever_gets(via: str, name: str, clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    passed = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: passed[0])
-    monkeypatch.setattr("time.sleep", lambda seconds: passed.__setitem__(0, passed[0] + seconds))
+    passing_time(monkeypatch)
     clients.answer(state(name))
     run("shop", "--revision", SHA, "--via", via, "--wait", "4m")
     assert clients.calls
@@ -115,9 +120,7 @@ def test_the_exit_code_is_the_verdict(name: str, verdict: str, code: int, client
 
 
 def test_waiting_that_ends_has_a_code_of_its_own(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
-    passed = [0.0]
-    monkeypatch.setattr("time.monotonic", lambda: passed[0])
-    monkeypatch.setattr("time.sleep", lambda seconds: passed.__setitem__(0, passed[0] + seconds))
+    passing_time(monkeypatch)
     clients.answer(state("progressing_rollout"))
     ended = run("shop", "--revision", SHA, "--wait", "90s", "--json")
     assert ended.exit_code == 5
@@ -132,6 +135,21 @@ def test_what_a_cluster_says_steers_no_terminal(clients: Clients) -> None:
     assert "report ok: Synced and Healthy" in ended.stdout
     assert not any(character in ended.stdout for character in "\x1b\x07\u202e")
     assert "\\u001b" in run("shop", "--revision", SHA, "--json").stdout
+
+
+def test_progress_steers_no_terminal_either(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[str] = []
+
+    @contextmanager
+    def spinner(_: str) -> Iterator[Callable[[str], None]]:
+        yield told.append
+
+    passing_time(monkeypatch)
+    monkeypatch.setattr("streams.command_line.argocd_status.progress", spinner)
+    clients.answer(merged(BASE, {"status": {"health": {"status": "\x1b[2J\nHealthy"}}}))
+    assert run("shop", "--revision", SHA, "--wait", "3m").exit_code == 5
+    assert told[0].startswith("shop: sync Synced, health \N{REPLACEMENT CHARACTER}[2J Healthy, operation")
+    assert all("\x1b" not in sentence for sentence in told)
 
 
 def test_people_see_why_and_what_to_do(clients: Clients) -> None:
@@ -217,7 +235,19 @@ def test_a_file_that_is_none(content: str | None, said: str, tmp_path: Path) -> 
             False,
         ),
         ("kubectl", 'error: context "east" does not exist', "does not know which server", False),
-        ("kubectl", "The connection to the server localhost:8080 was refused", "cannot be reached", True),
+        (
+            "kubectl",
+            "The connection to the server localhost:8080 was refused",
+            "does not know which server",
+            False,
+        ),
+        (
+            "kubectl",
+            "The connection to the server k8s:6443 was refused",
+            "kubectl said: The connection",
+            True,
+        ),
+        ("kubectl", 'E1123 00:18:19.8 1 m.go:1] "tried"\nError: later (Timeout)', "said: Error: later", True),
         (
             "kubectl",
             "Unable to connect to the server: dial tcp: lookup k8s: no such host",
@@ -274,10 +304,11 @@ def test_a_client_that_prints_nonsense_or_too_much(clients: Clients, monkeypatch
     assert "printed more than 1,000 bytes" in run("shop", "--revision", SHA).stdout
 
 
+@pytest.mark.parametrize("then", ["wait", "exit 0"])
 def test_a_client_that_hangs_is_ended_with_what_it_started(
-    clients: Clients, monkeypatch: pytest.MonkeyPatch
+    then: str, clients: Clients, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (clients.folder / "kubectl").write_text("#!/bin/sh\nsleep 60 &\nwait\n")
+    (clients.folder / "kubectl").write_text(f"#!/bin/sh\nsleep 60 &\n{then}\n")
     monkeypatch.setattr(sources, "READ_SECONDS", 0.05)
     ended = run("shop", "--revision", SHA)
     assert ended.exit_code == 7
@@ -299,6 +330,7 @@ def test_a_client_that_hangs_is_ended_with_what_it_started(
         (("shop", "--revision", SHA, "--from-file", "x", "--wait", "1m"), "leave out --wait"),
         (("shop", "--revision", SHA, "--from-file", "x", "--via", "argocd"), "leave out --via"),
         (("shop", "--revision", SHA, "--via", "argocd", "--context", "a"), "--context is kubectl's"),
+        (("shop", "--revision", SHA, "--context", "\udcff"), "no context's name"),
         (("shop", "--revision", SHA, "--via", "curl"), "curl"),
         (("shop",), "--revision"),
     ],

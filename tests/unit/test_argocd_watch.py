@@ -8,7 +8,7 @@ import pytest
 from streams.reports.argocd.revision import expected
 from streams.reports.argocd.source import ReadError
 from streams.reports.argocd.summary import summary
-from streams.reports.argocd.watch import LONGEST_PAUSE, Order, watch
+from streams.reports.argocd.watch import LONGEST_PAUSE, MOST_TRANSITIONS, Order, watch
 from tests.unit.argocd_world import BASE, NOW, OLD, SHA, FakeTime, Recorded, merged, state, valid
 
 PASSING = ReadError("the server cannot be reached", passing=True)
@@ -95,6 +95,12 @@ def test_pauses_are_drawn_around_their_length(draw: float, first: float) -> None
     assert Waited(RUNNING, BASE, draw=draw).time.slept == [pytest.approx(first)]
 
 
+def test_so_many_changes_are_kept_and_the_others_counted() -> None:
+    report = Waited(*[RUNNING, ROLLOUT] * 200, wait=900).report
+    assert len(report.transitions) == MOST_TRANSITIONS
+    assert report.omitted == 400 - MOST_TRANSITIONS
+
+
 def test_a_failed_operation_ends_it_at_once() -> None:
     waited = Waited(RUNNING, state("immutable_field"), BASE)
     waited.check("failed", reads=2)
@@ -118,6 +124,14 @@ def test_a_comparison_that_fails_has_the_time_of_a_poll() -> None:
     lasting = Waited(BROKEN)
     lasting.check("failed")
     assert 180 <= lasting.time.passed < 180 + LONGEST_PAUSE * 1.2
+
+
+def test_what_is_pinned_elsewhere_has_the_time_of_a_poll_to_change() -> None:
+    pinned = state("tracks_another_commit")
+    Waited(*[pinned] * 5, BASE).check("ok")
+    lasting = Waited(pinned)
+    lasting.check("failed")
+    assert lasting.time.passed >= 180
 
 
 def test_failed_at_the_deadline_is_failed() -> None:

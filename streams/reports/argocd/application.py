@@ -4,6 +4,7 @@ Everything in it comes from a cluster: texts are cut to a length, and none is ev
 """
 
 import json
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Annotated, Any
 
@@ -21,6 +22,8 @@ from pydantic.alias_generators import to_camel
 
 MAX_BYTES = 32 * 1024 * 1024
 MAX_TEXT = 2_000
+MOST_NAMES = 5
+LONGEST_NAME = 100
 API_GROUP = "argoproj.io/"
 FEWEST_KEYS = frozenset({"metadata", "spec"})
 
@@ -225,6 +228,13 @@ class Application(_Read):
     spec: Spec = Spec()
     status: Status | None = None
     operation: Operation | None = None
+
+
+def joined(texts: Iterable[str]) -> str:
+    """Name some things in one line, none twice, and no more than a line takes."""
+    unique = list(dict.fromkeys(texts))
+    shown = ", ".join(text[:LONGEST_NAME] for text in unique[:MOST_NAMES])
+    return shown if len(unique) <= MOST_NAMES else f"{shown} and {len(unique) - MOST_NAMES:,} more"
 
 
 def stamp(at: datetime | None) -> str:

@@ -5,11 +5,19 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from streams.reports.argocd.application import Application, ResourceState, Status
-from streams.reports.argocd.judgement import Question
+from streams.reports.argocd.application import (
+    Application,
+    OperationState,
+    ResourceResult,
+    ResourceState,
+    Status,
+)
+from streams.reports.argocd.judgement import ENDED_BADLY, Question
 from streams.reports.argocd.report import Confidence, Evidence
+from streams.reports.argocd.revision import is_commit
 
 SHORT = 300
+ENDED = ("Succeeded", *ENDED_BADLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +43,15 @@ class Case:
     def is_expected(self) -> bool:
         """Whether Argo CD compared with the expected commit."""
         return self.question.expected.among(self.status.sync.all)
+
+    @property
+    def operation(self) -> OperationState | None:
+        """The operation, unless it ended and was for another commit: then it explains nothing of this one."""
+        state = self.status.operation_state
+        if state is None or state.phase not in ENDED:
+            return state
+        commits = [revision for revision in state.revisions if is_commit(revision)]
+        return None if commits and not self.question.expected.among(commits) else state
 
     @property
     def has_synced(self) -> bool:
@@ -78,16 +95,26 @@ def out_of_sync(case: Case) -> Iterator[tuple[int, ResourceState]]:
             yield index, resource
 
 
-def is_left_over(case: Case, resource: ResourceState) -> bool:
-    """Tell whether a resource is in the cluster but no longer in Git."""
+def left_over(case: Case) -> list[tuple[int, ResourceState]]:
+    """Give the resources that are in the cluster but no longer in Git."""
+    # What an earlier operation left over is still there.
     state = case.status.operation_state
-    results = state.sync_result.resources if state is not None else ()
-    return resource.requires_pruning or any(
-        result.status == "PruneSkipped"
-        and (result.group, result.kind, result.namespace, result.name)
-        == (resource.group, resource.kind, resource.namespace, resource.name)
-        for result in results
-    )
+    done = state.sync_result.resources if state is not None else ()
+    skipped = {_key(result) for result in done if result.status == "PruneSkipped"}
+    return [
+        (index, resource)
+        for index, resource in out_of_sync(case)
+        if resource.requires_pruning or _key(resource) in skipped
+    ]
+
+
+def results(case: Case) -> tuple[ResourceResult, ...]:
+    """Give what the operation did with each resource."""
+    return case.operation.sync_result.resources if case.operation is not None else ()
+
+
+def _key(one: ResourceState | ResourceResult) -> tuple[str, str, str, str]:
+    return one.group, one.kind, one.namespace, one.name
 
 
 def health_of(case: Case, kind: str, health: str) -> Iterator[Evidence]:
@@ -113,14 +140,15 @@ def _messages(case: Case) -> Iterator[tuple[str, str]]:
     for index, resource in enumerate(status.resources):
         if resource.health is not None and resource.health.message:
             yield f"status.resources[{index}].health.message", f"{named(resource)}: {resource.health.message}"
-    if status.operation_state is not None:
-        for index, result in enumerate(status.operation_state.sync_result.resources):
-            if result.message:
-                path = f"status.operationState.syncResult.resources[{index}].message"
-                yield path, f"{result.kind}/{result.name}: {result.message}"
-        if status.operation_state.message:
-            yield "status.operationState.message", status.operation_state.message
+    for index, result in enumerate(results(case)):
+        if result.message:
+            path = f"status.operationState.syncResult.resources[{index}].message"
+            yield path, f"{result.kind}/{result.name}: {result.message}"
+    if case.operation is not None and case.operation.message:
+        yield "status.operationState.message", case.operation.message
     for index, condition in enumerate(status.conditions):
-        yield f"status.conditions[{index}].message", condition.message
+        # A SyncError is about the commit that was compared last.
+        if condition.type != "SyncError" or case.is_expected:
+            yield f"status.conditions[{index}].message", condition.message
     if status.health.message:
         yield "status.health.message", status.health.message

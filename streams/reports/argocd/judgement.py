@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from streams.reports.argocd.application import Application, OperationState, Status, stamp
+from streams.reports.argocd.application import Application, OperationState, SourceSpec, Status, joined, stamp
 from streams.reports.argocd.report import Check, Verdict
 from streams.reports.argocd.revision import Expected, is_commit
 
@@ -86,14 +86,14 @@ def _met(checks: tuple[Check, ...]) -> dict[str, bool | None]:
 def _checks(application: Application, status: Status, question: Question) -> Iterator[Check]:
     seen = status.sync.all
     has_revision = question.expected.among(seen)
-    yield Check(name="revision", met=has_revision, seen=", ".join(seen) or "none")
+    yield Check(name="revision", met=has_revision, seen=joined(seen) or "none")
     yield _reconciled(status, question, has_revision=has_revision)
     yield _operated(application, status.operation_state)
     yield _compared(status)
     yield Check(name="synced", met=status.sync.status == "Synced", seen=status.sync.status)
     yield Check(name="healthy", met=status.health.status == "Healthy", seen=status.health.status or "none")
     errors = [condition.type for condition in status.conditions if condition.type.endswith("Error")]
-    yield Check(name="no_error_conditions", met=not errors, seen=", ".join(errors) or "none")
+    yield Check(name="no_error_conditions", met=not errors, seen=joined(errors) or "none")
 
 
 def _reconciled(status: Status, question: Question, *, has_revision: bool) -> Check:
@@ -144,20 +144,38 @@ def _failure(
     application: Application, status: Status, question: Question, met: dict[str, bool | None]
 ) -> tuple[str, timedelta] | None:
     state = status.operation_state
-    is_pending = application.operation is not None
-    if state is not None and state.phase in ENDED_BADLY and not is_pending and _is_of(state, question, met):
+    if application.operation is None and state is not None and _ended_badly(state, question, met):
         retried = f" after {state.retry_count} retries" if state.retry_count else ""
         return f"the operation for the expected commit ended as {state.phase}{retried}", timedelta()
+    if pinned_elsewhere(application, question.expected) and not _is_fresh(question):
+        return "the Application is pinned to another revision, and deploys nothing else", POLL
     if blocking := _blocking(status, question, met):
-        return f"Argo CD reports {', '.join(blocking)}, and syncs nothing until that is mended", POLL
+        return f"Argo CD reports {joined(blocking)}, and syncs nothing until that is mended", POLL
     is_settled = met["revision"] and met["reconciled_after_push"] and met["compared_after_operation"]
     if is_settled and met["operation_succeeded"] and status.health.status == "Degraded":
         return "the expected commit was synced and is Degraded", DEGRADED_PATIENCE
     return None
 
 
-def _is_of(state: OperationState, question: Question, met: dict[str, bool | None]) -> bool:
-    """Tell whether it was for the expected commit; Argo CD never tries the same one again by itself."""
+def pinned_elsewhere(application: Application, expected: Expected) -> tuple[SourceSpec, ...]:
+    """Give the sources if none can ever be the expected commit: other commits, or versions of charts."""
+    sources = application.spec.all_sources
+    pinned = tuple(source for source in sources if source.chart or is_commit(source.target_revision))
+    is_elsewhere = len(pinned) == len(sources) and not expected.among(
+        (*(source.target_revision for source in pinned), *(application.status or Status()).sync.all)
+    )
+    return pinned if is_elsewhere else ()
+
+
+def _is_fresh(question: Question) -> bool:
+    """Tell whether what was pushed may still change the Application itself, as with an app of apps."""
+    return question.pushed_at is not None and question.now - question.pushed_at < POLL
+
+
+def _ended_badly(state: OperationState, question: Question, met: dict[str, bool | None]) -> bool:
+    """Tell whether the expected commit's operation failed; Argo CD does not try the same one again."""
+    if state.phase not in ENDED_BADLY or state.operation.sync.dry_run:
+        return False
     commits = [revision for revision in state.revisions if is_commit(revision)]
     return question.expected.among(commits) if commits else bool(met["revision"])
 
@@ -174,7 +192,7 @@ def _blocking(status: Status, question: Question, met: dict[str, bool | None]) -
         is_blocking = condition.type in BLOCKING or (condition.type == "SyncError" and met["revision"])
         if is_blocking and is_after_push:
             found.append(condition.type)
-    return list(dict.fromkeys(found))
+    return found
 
 
 def _unknown(application: Application, status: Status, met: dict[str, bool | None]) -> str | None:
@@ -188,7 +206,7 @@ def _unknown(application: Application, status: Status, met: dict[str, bool | Non
     if state is None or not state.phase:
         return "Synced and Healthy, but no operation is recorded that deployed it"
     if state.phase in ENDED_BADLY:
-        revisions = ", ".join(state.revisions) or "a revision that is not told"
+        revisions = joined(state.revisions) or "a revision that is not told"
         return (
             f"Synced and Healthy, but the last operation ended as {state.phase}, for {revisions};"
             " while it is Synced, Argo CD starts no other"

@@ -120,7 +120,9 @@ class ArgocdReport(_Part):
     checks: tuple[Check, ...] = ()
     conditions: tuple[Condition, ...] = ()
     resources: tuple[Resource, ...] = ()
-    omitted: int = Field(default=0, ge=0, description="conditions and resources that are left out")
+    omitted: int = Field(
+        default=0, ge=0, description="conditions, resources and transitions that are left out"
+    )
     causes: tuple[Cause, ...] = ()
     transitions: tuple[Transition, ...] = ()
     waited_seconds: float = Field(default=0.0, ge=0)

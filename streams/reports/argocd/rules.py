@@ -3,20 +3,21 @@
 import re
 from datetime import timedelta
 
-from streams.reports.argocd.application import stamp
+from streams.reports.argocd.application import joined, stamp
 from streams.reports.argocd.case import (
     Case,
     Found,
     conditions,
     evidence,
     health_of,
-    is_left_over,
+    left_over,
     messages_with,
     named,
     or_none,
     out_of_sync,
+    results,
 )
-from streams.reports.argocd.judgement import POLL
+from streams.reports.argocd.judgement import POLL, pinned_elsewhere
 from streams.reports.argocd.revision import is_commit
 
 # A sync wave that has not become healthy by then rarely does.
@@ -104,8 +105,6 @@ def apply_failed(case: Case) -> Found:
     """The cluster refused a resource, and it is none of the reasons above."""
     if missing_crd(case) or immutable_field(case) or not_permitted(case):
         return None
-    state = case.status.operation_state
-    results = state.sync_result.resources if state is not None else ()
     return or_none(
         "certain",
         (
@@ -113,7 +112,7 @@ def apply_failed(case: Case) -> Found:
                 f"status.operationState.syncResult.resources[{index}].message",
                 f"{result.kind}/{result.name}: {result.message}",
             )
-            for index, result in enumerate(results)
+            for index, result in enumerate(results(case))
             if result.status == "SyncFailed" and not result.hook_type
         ),
     )
@@ -121,8 +120,6 @@ def apply_failed(case: Case) -> Found:
 
 def hook_failed(case: Case) -> Found:
     """A hook of the sync failed."""
-    state = case.status.operation_state
-    results = state.sync_result.resources if state is not None else ()
     return or_none(
         "certain",
         (
@@ -130,7 +127,7 @@ def hook_failed(case: Case) -> Found:
                 f"status.operationState.syncResult.resources[{index}]",
                 f"{result.hook_type} hook {result.kind}/{result.name} {result.hook_phase}: {result.message}",
             )
-            for index, result in enumerate(results)
+            for index, result in enumerate(results(case))
             if result.hook_type and result.hook_phase in ("Failed", "Error")
         ),
     )
@@ -201,28 +198,32 @@ def differs_after_sync(case: Case) -> Found:
     """The cluster changes what was synced."""
     if not (case.is_expected and case.has_synced) or scaler_replicas(case) or needs_pruning(case):
         return None
+    left = {index for index, _ in left_over(case)}
     return or_none(
         "possible",
         (
             evidence(f"status.resources[{index}]", f"{named(resource)} OutOfSync")
             for index, resource in out_of_sync(case)
-            if not is_left_over(case, resource)
+            if index not in left
         ),
     )
 
 
 def needs_pruning(case: Case) -> Found:
     """Only what is no longer in Git is left over."""
-    differing = list(out_of_sync(case))
+    differing, left = list(out_of_sync(case)), left_over(case)
     policy = case.application.spec.sync_policy.automated
-    if not differing or not all(is_left_over(case, resource) for _, resource in differing):
+    if len(left) < len(differing):
         return None
     if policy is not None and policy.prune:
         return None
-    return "likely", [
-        evidence(f"status.resources[{index}]", f"{named(resource)} is no longer in Git")
-        for index, resource in differing
-    ]
+    return or_none(
+        "likely",
+        (
+            evidence(f"status.resources[{index}]", f"{named(resource)} is no longer in Git")
+            for index, resource in left
+        ),
+    )
 
 
 def sync_window(case: Case) -> Found:
@@ -242,44 +243,52 @@ def manual_sync(case: Case) -> Found:
 
 
 def tracks_another(case: Case) -> Found:
-    """Another commit is wanted."""
-    sources = case.application.spec.all_sources
-    pinned = [source for source in sources if source.chart or is_commit(source.target_revision)]
-    revisions = [source.target_revision for source in pinned]
-    if (
-        case.is_expected
-        or not pinned
-        or len(pinned) < len(sources)
-        or case.question.expected.among(revisions)
-    ):
-        return None
-    return "certain", [
-        evidence("spec.source.targetRevision", f"{source.chart} {source.target_revision}".strip())
-        for source in pinned
-    ]
+    """Another commit is wanted, or a chart's version."""
+    return or_none(
+        "certain",
+        (
+            evidence("spec.source.targetRevision", f"{source.chart} {source.target_revision}".strip())
+            for source in pinned_elsewhere(case.application, case.question.expected)
+        ),
+    )
 
 
 def superseded(case: Case) -> Found:
     """Another commit came after it."""
-    history = case.status.history
-    deployed = [index for index, entry in enumerate(history) if case.question.expected.among(entry.all)]
-    if case.is_expected or not deployed or deployed[-1] == len(history) - 1:
+    if case.is_expected:
+        return None
+    expected, status = case.question.expected, case.status
+    deployed = [index for index, entry in enumerate(status.history) if expected.among(entry.all)]
+    if deployed and deployed[-1] < len(status.history) - 1:
+        return "likely", [
+            evidence(f"status.history[{index}]", f"{joined(entry.all)} deployed {stamp(entry.deployed_at)}")
+            for index, entry in enumerate(status.history)
+            if index in (deployed[-1], len(status.history) - 1)
+        ]
+    state, at = status.operation_state, status.reconciled_at
+    if state is None or not expected.among(state.revisions) or state.finished_at is None or at is None:
+        return None
+    if at < state.finished_at or not any(map(is_commit, status.sync.all)):
         return None
     return "likely", [
-        evidence(f"status.history[{index}]", f"{', '.join(entry.all)} deployed {stamp(entry.deployed_at)}")
-        for index, entry in ((deployed[-1], history[deployed[-1]]), (len(history) - 1, history[-1]))
+        evidence(
+            "status.operationState", f"{joined(state.revisions)} {state.phase} {stamp(state.finished_at)}"
+        ),
+        evidence("status.sync", f"{joined(status.sync.all)} compared {stamp(at)}"),
     ]
 
 
 def not_picked_up(case: Case) -> Found:
     """Argo CD had time enough to see it, and did not."""
-    if case.is_expected or case.question.now - case.since < POLL or list(conditions(case, "ComparisonError")):
+    if case.is_expected or case.question.now - case.since < POLL:
+        return None
+    if tracks_another(case) or superseded(case) or list(conditions(case, "ComparisonError")):
         return None
     at = case.status.reconciled_at
     pushed = case.question.pushed_at
     sources = case.application.spec.all_sources
     found = [
-        evidence("status.sync.revision", ", ".join(case.status.sync.all) or "none"),
+        evidence("status.sync.revision", joined(case.status.sync.all) or "none"),
         evidence("status.reconciledAt", stamp(at)),
         *(evidence("spec.source.targetRevision", source.target_revision or "HEAD") for source in sources),
     ]

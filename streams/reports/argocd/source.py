@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
@@ -26,6 +27,8 @@ CLIENT_SECONDS = 20
 MAX_ERROR_BYTES = 16 * 1024
 # What Kubernetes allows as names, so that nothing of it reads as an option.
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+
+LOGGED = re.compile(r"[EWI]\d{4} \d\d:\d\d:")
 
 
 class ReadError(Exception):
@@ -169,10 +172,12 @@ def _run(command: list[str]) -> tuple[int, bytes, str]:
             if len(text) > MAX_BYTES:
                 raise ReadError(f"{command[0]} printed more than {MAX_BYTES:,} bytes", passing=False)
             code = process.wait()
-        finally:
-            timer.cancel()
+        except BaseException:
             _kill(process)
             process.wait()
+            raise
+        finally:
+            timer.cancel()
             if process.stdout is not None:
                 process.stdout.close()
         if late.is_set():
@@ -183,7 +188,8 @@ def _run(command: list[str]) -> tuple[int, bytes, str]:
 
 def _kill(process: subprocess.Popen[bytes]) -> None:
     """End a client and whatever it started, such as a login helper."""
-    if process.poll() is None:
+    # The client may have ended, and its helper go on with its output; or all of them have ended.
+    with suppress(ProcessLookupError):
         os.killpg(process.pid, signal.SIGKILL)
 
 
@@ -215,8 +221,9 @@ _KNOWN = (
         "the client is not logged in: renew the login of kubectl or argocd",
     ),
     _Known(
+        # Without any configuration, kubectl tries localhost:8080.
         r"server address unspecified|no configuration has been provided|context .{1,300} does not exist"
-        r"|no context exists",
+        r"|no context exists|server localhost:8080 was refused",
         "the client does not know which server: set KUBECONFIG or --context, or use `argocd login`",
     ),
     _Known(
@@ -229,7 +236,10 @@ _KNOWN = (
 
 
 def _explained(name: str, code: int, error: str) -> ReadError:
-    said = " ".join(error.split())[-600:] or f"nothing, and ended with exit code {code}"
+    lines = error.splitlines()
+    # kubectl logs each try before it says what is wrong.
+    last = [line for line in lines if not LOGGED.match(line)] or lines
+    said = " ".join(" ".join(last).split())[-600:] or f"nothing, and ended with exit code {code}"
     for known in _KNOWN:
         if re.search(known.says, error, re.IGNORECASE):
             return ReadError(f"{known.advice}. {name} said: {said}", passing=known.passing)

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterator
 from datetime import timedelta
+from typing import Any
 
-from streams.reports.argocd.application import Application, Status
+from streams.reports.argocd.application import Application, Status, stamp
 from streams.reports.argocd.case import Case
 from streams.reports.argocd.causes import causes
 from streams.reports.argocd.judgement import Question
@@ -32,32 +33,36 @@ def summary(seen: Watched, source: Source, waited: float) -> ArgocdReport:
     """
     order = seen.order
     verdict, reason = _verdict(seen)
-    readings = Readings(good=seen.good, failed=seen.failed, last_error=seen.last_error)
-    report = ArgocdReport(
+    return ArgocdReport(
         application=order.application,
-        namespace=order.namespace,
         verdict=verdict,
         reason=reason,
         expected=order.expected.text,
         pushed_at=order.pushed_at,
+        read_at=seen.read_at,
         transitions=tuple(seen.transitions),
         waited_seconds=round(waited, 3) if order.wait is not None else 0.0,
-        readings=readings,
+        readings=Readings(good=seen.good, failed=seen.failed, last_error=seen.last_error),
         source=source,
+        **_found(seen, source, verdict),
     )
+
+
+def _found(seen: Watched, source: Source, verdict: Verdict) -> dict[str, Any]:
+    """Give what the last good reading showed."""
+    order = seen.order
     if seen.application is None or seen.judgement is None or seen.read_at is None:
-        return report.model_copy(update={"not_checked": ("everything: the Application was never read",)})
-    question = Question(order.expected, order.pushed_at, seen.read_at)
-    found = () if verdict == "ok" else causes(Case(seen.application, question, order.pushed_at or seen.began))
-    return report.model_copy(
-        update={
-            **_shown(seen.application),
-            "read_at": seen.read_at,
-            "checks": seen.judgement.checks,
-            "causes": found,
-            "not_checked": tuple(_not_checked(seen.application, question, source, verdict)),
+        return {
+            "namespace": order.namespace,
+            "not_checked": ("everything: the Application was never read",),
         }
-    )
+    question = Question(order.expected, order.pushed_at, seen.read_at)
+    case = Case(seen.application, question, order.pushed_at or seen.began)
+    return _shown(seen.application, seen.forgotten) | {
+        "checks": seen.judgement.checks,
+        "causes": () if verdict == "ok" else causes(case),
+        "not_checked": tuple(_not_checked(seen.application, question, source, verdict)),
+    }
 
 
 def _verdict(seen: Watched) -> tuple[Verdict, str]:
@@ -72,7 +77,7 @@ def _verdict(seen: Watched) -> tuple[Verdict, str]:
     return verdict, reason
 
 
-def _shown(application: Application) -> dict[str, object]:
+def _shown(application: Application, forgotten: int) -> dict[str, Any]:
     status = application.status or Status()
     state = status.operation_state
     resources = [
@@ -96,18 +101,18 @@ def _shown(application: Application) -> dict[str, object]:
     return {
         "namespace": application.metadata.namespace,
         "revision": status.sync.revision or None,
-        "revisions": status.sync.revisions,
+        "revisions": status.sync.revisions[:MOST_LISTED],
         "sync": status.sync.status,
         "health": status.health.status or None,
         "health_message": status.health.message,
         "phase": state.phase or None if state is not None else None,
         "message": state.message if state is not None else "",
-        "operation_revisions": state.revisions if state is not None else (),
+        "operation_revisions": state.revisions[:MOST_LISTED] if state is not None else (),
         "retry_count": state.retry_count if state is not None else 0,
         "reconciled_at": status.reconciled_at,
         "conditions": tuple(conditions[:MOST_LISTED]),
         "resources": tuple(resources[:MOST_LISTED]),
-        "omitted": max(0, len(conditions) - MOST_LISTED) + max(0, len(resources) - MOST_LISTED),
+        "omitted": forgotten + sum(max(0, len(found) - MOST_LISTED) for found in (conditions, resources)),
     }
 
 
@@ -119,12 +124,11 @@ def _not_checked(
     if source.via == "file":
         yield "whether it is still so: a file was read, not a cluster"
     elif at is not None and question.now - at > STALE:
-        minutes = (question.now - at) / timedelta(minutes=1)
-        yield f"whether Argo CD still watches: it last compared with Git {minutes:,.0f} minutes ago"
+        yield f"whether Argo CD still watches: it last compared with Git at {stamp(at)}"
     if question.pushed_at is None:
         yield (
-            "the time of the push (--pushed-at): that the commit was compared shows that it had been pushed,"
-            " not that it was compared again since a later push of the same commit, as for a rollback"
+            "the time of the push (--pushed-at): only the commit itself can show that Argo CD looked since,"
+            " and cannot for a second push of the same commit, as for a rollback"
         )
     if len(status.sync.revisions) > 1:
         yield "the revisions of the Application's other sources: one of several has to be the expected one"

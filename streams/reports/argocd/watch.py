@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
 
-from streams.reports.argocd.application import Application, Status
+from streams.reports.argocd.application import Application, Status, joined
 from streams.reports.argocd.judgement import Judgement, Question, judge
 from streams.reports.argocd.report import Transition
 from streams.reports.argocd.revision import Expected
@@ -65,7 +65,7 @@ class Watched:
         good: Readings that were good, as `failed` counts the others.
         last_error: What the last one of those said.
         last_failed: Whether the last reading was one of those.
-        transitions: The states it was in.
+        transitions: The states it was in, without the first ones, so many as `forgotten`.
     """
 
     order: Order
@@ -79,6 +79,7 @@ class Watched:
     last_error: str | None = None
     last_failed: bool = False
     transitions: list[Transition] = field(default_factory=list)
+    forgotten: int = 0
 
     def take(self, application: Application, time: Time) -> bool:
         """Take a reading; tells whether the state changed."""
@@ -96,7 +97,9 @@ class Watched:
         if last is not None and state.model_copy(update={"at": last.at}) == last:
             return False
         self.transitions.append(state)
-        del self.transitions[:-MOST_TRANSITIONS]
+        if len(self.transitions) > MOST_TRANSITIONS:
+            del self.transitions[0]
+            self.forgotten += 1
         return True
 
     def miss(self, error: ReadError) -> None:
@@ -181,5 +184,5 @@ def _state(application: Application, at: datetime) -> Transition:
         sync=status.sync.status,
         health=status.health.status or None,
         phase=state.phase or None if state is not None else None,
-        revision=", ".join(status.sync.all) or None,
+        revision=joined(status.sync.all) or None,
     )
