@@ -170,7 +170,7 @@ def _run(command: list[str]) -> tuple[int, bytes, str]:
             output = process.stdout
             text = output.read(MAX_BYTES + 1) if output is not None else b""
             if len(text) > MAX_BYTES:
-                raise ReadError(f"{command[0]} printed more than {MAX_BYTES:,} bytes", passing=False)
+                _kill(process)
             code = process.wait()
         except BaseException:
             _kill(process)
@@ -180,6 +180,8 @@ def _run(command: list[str]) -> tuple[int, bytes, str]:
             timer.cancel()
             if process.stdout is not None:
                 process.stdout.close()
+        if len(text) > MAX_BYTES:
+            raise ReadError(f"{command[0]} printed more than {MAX_BYTES:,} bytes", passing=False)
         if late.is_set():
             raise ReadError(f"{command[0]} did not answer within {READ_SECONDS:g} s", passing=True)
         errors.seek(0)
