@@ -229,6 +229,18 @@ def test_an_error_in_a_file_is_said_once(tmp_path: Path) -> None:
     assert [(each.rule, each.overlays, each.path) for each in report.findings] == [("schema", (), "")]
 
 
+def test_a_kustomization_may_add_what_a_file_lacks(tmp_path: Path) -> None:
+    job = "apiVersion: batch/v1\nkind: CronJob\nmetadata: {name: a}\nspec: {}\n"
+    rest = {"kind": "CronJob", "apiVersion": "batch/v1", "metadata": {"name": "a"}}
+    rest["spec"] = {"schedule": "0 3 * * *", "jobTemplate": {}}
+    completed = yaml.safe_dump({"resources": ["job.yaml"], "patches": [{"patch": json.dumps(rest)}]})
+    files(tmp_path, {"job.yaml": job, "kustomization.yaml": completed})
+    assert "schema" not in {rule for rule, *_ in found(check([tmp_path]))}
+    assert "schema" in {rule for rule, *_ in found(check([tmp_path / "job.yaml"]))}
+    files(tmp_path, {"kustomization.yaml": "resources: [job.yaml]\n"})
+    assert "schema" in {rule for rule, *_ in found(check([tmp_path]))}
+
+
 def test_rules_see_what_an_overlay_makes(tmp_path: Path) -> None:
     overlay = "resources: [../../base]\nsecretGenerator: [{name: b, literals: [password=hunter2]}]\n"
     report = check([files(tmp_path, SHOP | {"overlays/dev/kustomization.yaml": overlay})])

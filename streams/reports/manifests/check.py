@@ -61,6 +61,9 @@ class _Check:
         self._tools = [Tool(name=name, version=version(name)) for name in ("callboard", "pyyaml")]
         self._files = self._overlays = self._objects = 0
         self._passed_over: list[str] = []
+        self._completed: set[str] = (
+            set()
+        )  # files whose objects are in a rendering, where nothing may be missing
         self._schemas: Schemas | None = None
         try:
             from streams.reports.manifests.schema import Schemas  # noqa: PLC0415 (an extra: it may be missing)
@@ -78,6 +81,7 @@ class _Check:
         for manifest in everything:
             if self._schemas and manifest.is_a("apiextensions.k8s.io", "CustomResourceDefinition"):
                 self._schemas.learn(manifest)
+        self._completed = {manifest.file for whole in rendered for manifest in whole}
         for manifest in everything:
             self._compare(manifest)
         for number, whole in wholes.items():
@@ -179,7 +183,8 @@ class _Check:
             named = f"{manifest.api_version} {manifest.kind}"
             said = f"no schema for {named} (Kubernetes {self._schemas.kubernetes}){other}"
             self._break(NO_SCHEMA, manifest, (), said)
-        for way, message in self._schemas.errors(manifest):
+        is_whole = manifest.overlay is not None or manifest.file not in self._completed
+        for way, message in self._schemas.errors(manifest, is_whole=is_whole):
             self._break(SCHEMA, manifest, way, message)
 
     def _ask(self, whole: Sequence[Manifest]) -> None:

@@ -91,12 +91,22 @@ class Schemas:
                     found |= {api for api, kind in _of(schema) if kind == manifest.kind}
         return sorted(found)
 
-    def errors(self, manifest: Manifest) -> Iterator[tuple[Pointer, str]]:
-        """Give what is wrong with an object, and where; at most `MAX_ERRORS`."""
+    def errors(self, manifest: Manifest, *, is_whole: bool = True) -> Iterator[tuple[Pointer, str]]:
+        """Give what is wrong with an object, and where; at most `MAX_ERRORS`.
+
+        Args:
+            manifest: The object.
+            is_whole: Whether what is missing is wrong; a kustomization may add it.
+        """
         validator = self._validator(manifest)
         if validator is None:
             return
-        for count, error in enumerate(validator.iter_errors(manifest.value)):
+        errors = (
+            error
+            for error in validator.iter_errors(manifest.value)
+            if is_whole or error.validator != "required"
+        )
+        for count, error in enumerate(errors):
             if count == MAX_ERRORS:
                 yield (), f"more than {MAX_ERRORS} errors: the others are left out"
                 return
