@@ -37,7 +37,8 @@ USAGE_ERROR = 4
 @reported
 def report_tests(  # noqa: PLR0913 (one parameter per option)
     arguments: Annotated[
-        list[str] | None, typer.Argument(metavar="[-- PYTEST ARGS]", help="What pytest is given, as it is.")
+        list[str] | None,
+        typer.Argument(metavar="PYTEST_ARG", help="What pytest is given, as it is; its options after --."),
     ] = None,
     *,
     python: Annotated[
@@ -186,6 +187,9 @@ def _progress_of(tell: Callable[[str], None]) -> Callable[[Recording], None]:
 
         failed = f", {len(recording.failures)} failed" if recording.failures else ""
         test = next(reversed(recording.running), "")
-        tell(f"{recording.done} of {recording.selected} tests{failed}  {escape(clean(test))}")
+        counted = (
+            f"{recording.done} of {recording.selected} tests" if recording.selected else "collecting tests"
+        )
+        tell(f"{counted}{failed}  {escape(clean(test))}")
 
     return watch

@@ -162,9 +162,14 @@ class TestGroup:
 
 
 def test_the_whole_of_a_long_message_is_not_told(project: Path) -> None:
-    source = "def test_broken(): raise ValueError('\\n'.join(['x' * 10_000] * 1_000))\n"
-    (failure,) = check(project, source, "fail", rerun=False, selected=1, failed=1).failures
-    assert failure.message == ("x" * 300,)
+    source = (
+        "def test_long(): raise ValueError('x' * 10_000)\n"
+        "def test_group(): raise ExceptionGroup('some', [ValueError(number) for number in range(100)])\n"
+    )
+    long, group = check(project, source, "fail", rerun=False, selected=2, failed=2).failures
+    assert long.message == ("x" * 300,)
+    assert group.message[:2] == ("some (100 sub-exceptions)", "ValueError(0)")
+    assert len(group.message) == 12
 
 
 @pytest.mark.parametrize("rerun", [True, False])
@@ -411,6 +416,8 @@ def test_what_is_no_recording_is_passed_over(tmp_path: Path) -> None:
     file = tmp_path / "events.jsonl"
     lines = [
         b"no JSON",
+        b'{"event": "session", "root": 5}',
+        b'{"event": "interrupted", "message": 5}',
         b"[]",
         b'{"event": "start"}',
         b'{"event": "report", "test": [], "phase": "call", "outcome": "failed"}',

@@ -52,6 +52,6 @@ def check_tests(  # noqa: PLR0913 (all but the first two are named)
             return report_of(first, None, arguments, limits)
         viewer.tell(f"{len(failed)} failed; running {'it' if len(failed) == 1 else 'them'} once more")
         # The coverage of a few tests must not replace that of all.
-        options = ["--no-cov"] if first.recording.session.get("coverage") else []
+        options = ["--no-cov"] if first.recording.measures_coverage else []
         again = run(Path(folder, "again"), options, left, failed)
         return report_of(first, again, arguments, limits)

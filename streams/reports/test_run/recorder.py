@@ -8,12 +8,12 @@ a repetition. Under pytest-xdist, workers select and name causes, and the contro
 
 from __future__ import annotations
 
+import builtins
 import json
 import os
 import platform
 import signal
 import sys
-import threading
 import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).resolve().parent
 EVENTS = FOLDER / "events.jsonl"
 ONLY = FOLDER / "only.json"
+GROUP = getattr(builtins, "BaseExceptionGroup", ())  # since Python 3.11
 MOST_LINES = 12
 MOST_LETTERS = 300
 
@@ -46,8 +47,8 @@ class _Recorder:
         self.file = EVENTS.open("a", encoding="ascii")
         if self.is_worker:
             return
-        if threading.current_thread() is threading.main_thread():
-            # Whoever was started in the background ignores it, and could not be interrupted at a time limit.
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            # What was started in the background ignores it, and could not be interrupted at a time limit.
             signal.signal(signal.SIGINT, signal.default_int_handler)
         self.tell(
             "session",
@@ -129,7 +130,8 @@ class _Recorder:
             error = error.__cause__  # pytest wraps what a module raised
         kind = type(error)
         try:
-            text = str(error)
+            parts = error.exceptions[:MOST_LINES] if isinstance(error, GROUP) else ()
+            text = "\n".join([str(error), *map(repr, parts)])
         except Exception:  # noqa: BLE001 (it is the project's code)
             text = "its text cannot be shown: its __str__ raised"
         module = "" if kind.__module__ in {"builtins", "__main__"} else kind.__module__ + "."

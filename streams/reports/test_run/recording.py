@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from agents.specialized.facts import clean_block
-from streams.reports.test_run.report import Failure, Phase
+from streams.reports.test_run.report import Cause, Failure, Phase
 
 CHUNK: Final = 1024 * 1024
 MOST_BYTES: Final = 256 * CHUNK
@@ -33,22 +33,24 @@ class Recording:
     """Follows one recorder's file.
 
     Attributes:
-        session: What pytest said of itself; empty until it began.
+        session: Versions of `pytest` and `python`, and the `root`; empty until pytest began.
         failures: All that failed, in order; a test may be in here several times.
+        interrupted: What ended the run early, and where.
         retried: How tests failed that a plugin of the project then ran again.
         ended: How often each test, or each module that was skipped as a whole, had which outcome.
         done: How many tests had one.
     """
 
     file: Path
-    session: dict[str, Any] = field(default_factory=dict)
+    session: dict[str, str] = field(default_factory=dict)
+    measures_coverage: bool = False
     selected: int = 0
     deselected: int = 0
     running: dict[str, Running] = field(default_factory=dict)
     failures: list[Failure] = field(default_factory=list)
     retried: dict[str, Failure] = field(default_factory=dict)
     ended: dict[str, Counter[str]] = field(default_factory=dict)
-    interrupted: dict[str, Any] = field(default_factory=dict)
+    interrupted: Failure | None = None
     done: int = 0
     _read: int = 0
     _rest: bytes = b""
@@ -77,9 +79,12 @@ class Recording:
     def _take(self, line: bytes, now: float) -> None:
         try:
             event = _printable(json.loads(line))
+            if not isinstance(event.get("test", ""), str):
+                return
             match event["event"]:
                 case "session":
-                    self.session = event
+                    self.session = {name: str(event[name]) for name in ("pytest", "python", "root")}
+                    self.measures_coverage = bool(event["coverage"])
                 case "selected":
                     self.selected, self.deselected = int(event["tests"]), int(event["deselected"])
                 case "start":
@@ -89,8 +94,8 @@ class Recording:
                 case "end":
                     self._end(event["test"])
                 case "interrupted":
-                    self.interrupted = event
-        except (ValueError, KeyError, TypeError):
+                    self.interrupted = failure_of(event, "call")
+        except (ValueError, KeyError, TypeError, AttributeError):
             return  # a test wrote into the file; what is missing then shows in the comparison with JUnit's
 
     def _report(self, event: dict[str, Any]) -> None:
@@ -99,8 +104,9 @@ class Recording:
         if phase == "collection" and outcome == "skipped":
             self.ended.setdefault(test, Counter())["skipped"] += 1
         elif outcome == "failed":
-            # Of a worker of xdist that died, pytest does not know the phase.
-            self.failures.append(failure_of(event, phase if phase in {"collection", *NEXT} else "call"))
+            # Of a test in which a worker of xdist died, nobody knows the phase.
+            known = phase in {"collection", *NEXT}
+            self.failures.append(failure_of(event, phase) if known else failure_of(event, "call", "crash"))
         elif outcome == "rerun":
             self.retried[test] = failure_of(event, phase)
         if running is not None:
@@ -118,12 +124,12 @@ class Recording:
         self.done += outcome != "none"
 
 
-def failure_of(event: dict[str, Any], phase: Phase) -> Failure:
+def failure_of(event: dict[str, Any], phase: Phase, cause: Cause = "exception") -> Failure:
     """Make what a recorder told into a failure."""
     return Failure(
-        test=event["test"],
+        test=event.get("test", ""),
         phase=phase,
-        cause="exception",
+        cause=cause,
         exception=event.get("exception"),
         file=event.get("file"),
         line=event.get("line"),

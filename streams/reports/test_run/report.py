@@ -5,6 +5,7 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 Verdict = Literal["pass", "fail", "incomplete", "nothing_proven"]
+Cause = Literal["exception", "time_limit", "crash"]
 Phase = Literal["collection", "setup", "call", "teardown"]
 
 MOST_LISTED: Final = 100
@@ -27,7 +28,7 @@ class Counts(Told):
     passed: int = Field(description="without flaky ones")
     failed: int = Field(description="failed in their call, ran out of time, or took the interpreter down")
     errors: int = Field(description="failed in setup or teardown, or could not be collected")
-    skipped: int
+    skipped: int = Field(description="a module that was skipped as a whole is one of them, but not selected")
     xfailed: int = Field(description="failed as they were expected to")
     flaky: int = Field(description="failed, and passed when they were run once more; in no other count")
     not_run: int = Field(description="selected, but the run ended before they did")
@@ -40,7 +41,7 @@ class Failure(Told):
         description="pytest's node id, exactly as pytest takes it; a file if it could not be collected"
     )
     phase: Phase
-    cause: Literal["exception", "time_limit", "crash"]
+    cause: Cause
     exception: str | None = Field(description="the exception's type with its module, if there is one")
     file: str | None = Field(description="relative to `root` if it is in there")
     line: int | None = Field(description="of the project's code that is nearest to the failure; from 1")

@@ -8,7 +8,7 @@ import ast
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 from agents.specialized.facts import clean, clean_block
@@ -25,14 +25,15 @@ from streams.reports.test_run.report import (
     Verdict,
 )
 
-OUTPUT_LIMIT: Final = 2_000
+OUTPUT_LIMIT: Final = 4_000
 FINE: Final = 0
 FAILED: Final = 1
+INTERRUPTED: Final = 2
 NO_TESTS: Final = 5
 USAGE_ERROR: Final = 4
 TOO_MANY_WARNINGS: Final = 6
 MEANINGS: Final = {
-    2: "pytest was interrupted",
+    INTERRUPTED: "pytest was interrupted",
     3: "pytest itself failed, or a plugin did",
     USAGE_ERROR: "pytest does not accept its arguments, or the project's configuration",
 }
@@ -47,6 +48,11 @@ class Tally:
     errors: int
     skipped: int
     xfailed: int
+
+    def agrees_with(self, other: "Tally") -> bool:
+        """Compare; whether a test failed or had an error is not always told alike, as of a dead worker."""
+        mine, theirs = (replace(each, failed=each.failed + each.errors, errors=0) for each in (self, other))
+        return mine == theirs
 
 
 def to_run_again(first: Ended) -> list[str]:
@@ -69,7 +75,7 @@ def report_of(first: Ended, again: Ended | None, arguments: Sequence[str], limit
     counts = Counts(
         selected=recording.selected,
         deselected=recording.deselected,
-        passed=recorded.passed - len(recording.retried.keys() & flaky.keys()),
+        passed=recorded.passed - sum(map(recording.passed, blamed | flaky.keys())),
         failed=count["failed"],
         errors=count["errors"],
         skipped=recorded.skipped,
@@ -79,8 +85,10 @@ def report_of(first: Ended, again: Ended | None, arguments: Sequence[str], limit
         not_run=max(0, recording.selected - recording.done - len(recording.running.keys() & blamed)),
     )
     problems = list(_problems(first, counts, limits))
+    if again and again.stopped:
+        problems.append("a time limit ended the repetition, so what is flaky may not be known")
     # A plugin that runs tests again leaves a test case for each try, as if it had passed.
-    if told is not None and told != recorded and not problems and not recording.retried:
+    if told is not None and not told.agrees_with(recorded) and not problems and not recording.retried:
         problems.append(
             f"pytest's JUnit report ({_numbers(told)}) and what was recorded while it ran"
             f" ({_numbers(recorded)}) disagree"
@@ -90,7 +98,9 @@ def report_of(first: Ended, again: Ended | None, arguments: Sequence[str], limit
         "fail" if failed else "incomplete" if problems else "pass" if counts.passed else "nothing_proven"
     )
     reasons = failed + problems or ([] if verdict == "pass" else [_nothing(counts)])
-    is_explained = bool(failures or flaky) or (first.code in {FINE, NO_TESTS} and told is not None)
+    is_explained = told is not None and (
+        first.code in {FINE, NO_TESTS} or (first.code in {FAILED, INTERRUPTED} and (failures or flaky))
+    )
     return SuiteReport(
         verdict=verdict,
         reasons=tuple(reasons),
@@ -104,7 +114,7 @@ def report_of(first: Ended, again: Ended | None, arguments: Sequence[str], limit
         running=tuple(recording.running)[:MOST_LISTED],
         rerun=_rerun(first, again),
         pytest_exit_code=first.code,
-        output_end="" if is_explained else clean_block(first.output, OUTPUT_LIMIT),
+        output_end="" if is_explained or first.stopped else clean_block(first.output, OUTPUT_LIMIT),
         arguments=tuple(arguments),
         root=recording.session.get("root"),
         python=recording.session.get("python"),
@@ -170,20 +180,22 @@ def _rerun(first: Ended, again: Ended | None) -> Rerun | None:
 
 def _cut_short(first: Ended, limits: Limits) -> Iterator[Failure]:
     """Give the failures of tests that never ended, if it is known that they are to blame."""
-    running, place = first.recording.running, first.recording.interrupted
+    running = first.recording.running
+    if first.stopped == "run":
+        return
     if first.stopped == "test":
+        place = first.recording.interrupted if len(first.late) == 1 else None
         for test in first.late:
-            known = len(first.late) == 1
             yield Failure(
                 test=test,
                 phase=running[test].phase if test in running else "call",
                 cause="time_limit",
                 exception=None,
-                file=place.get("file") if known else None,
-                line=place.get("line") if known else None,
+                file=place.file if place else None,
+                line=place.line if place else None,
                 message=(f"did not end within {limits.test:g} s",),
             )
-    elif first.stopped is None and isinstance(first.cases, str) and len(running) == 1:
+    elif first.recording.interrupted is None and isinstance(first.cases, str) and len(running) == 1:
         for test, each in running.items():
             how = f"the interpreter ended while this test ran: {_end(first.code)}"
             yield Failure(
@@ -216,14 +228,15 @@ def _failed(counts: Counts, told: Tally | None, code: int) -> Iterator[str]:
 
 def _problems(first: Ended, counts: Counts, limits: Limits) -> Iterator[str]:
     """Say why the run is not the whole story."""
+    interrupted = first.recording.interrupted
     if first.stopped == "run":
         yield f"the run took longer than {limits.run:g} s and was ended"
     elif first.stopped == "test":
         yield f"a test took longer than {limits.test:g} s, which ended the run"
-    elif first.code == 2 and counts.errors:  # noqa: PLR2004 (MEANINGS has the code; this is a better reason)
+    elif first.code == INTERRUPTED and any(each.phase == "collection" for each in first.recording.failures):
         yield "not all could be collected, so pytest ran nothing"
-    elif first.code in MEANINGS or first.recording.interrupted:
-        said = clean(" ".join(first.recording.interrupted.get("message", ())))
+    elif first.code in MEANINGS or interrupted:
+        said = clean(" ".join(interrupted.message)) if interrupted else ""
         yield MEANINGS.get(first.code, "the tests ended the run early") + f": {said}" * bool(said)
     elif first.code not in {FINE, FAILED, NO_TESTS, TOO_MANY_WARNINGS}:
         yield f"the run ended unexpectedly: {_end(first.code)}"
