@@ -105,8 +105,8 @@ def _count(number: int, noun: str) -> str:
 
 
 def _line(finding: Finding) -> str:
-    about = ""
+    words = [finding.severity, finding.rule]
     if finding.object is not None:
         named = "/".join(part for part in (finding.object.namespace, finding.object.name) if part)
-        about = f" {finding.object.kind} {named}"
-    return f"{finding.severity} {finding.rule}:{about} {finding.path}: {finding.message}".replace(" : ", ": ")
+        words += [finding.object.kind, named]
+    return f"{' '.join((*words, finding.path)).rstrip()}: {finding.message}"

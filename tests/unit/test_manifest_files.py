@@ -151,7 +151,7 @@ def test_a_file_that_is_too_large_is_not_checked(tmp_path: Path, monkeypatch: py
 def test_nothing_to_check_is_no_pass(tmp_path: Path) -> None:
     files(tmp_path, {"values.yaml": "image: {tag: latest}\n", "list.yaml": "- a\n", "empty.yaml": ""})
     report = check([tmp_path])
-    assert report.verdict == "incomplete"
+    assert (report.verdict, report.counts.objects, len(report.not_checked)) == ("incomplete", 0, 1)
     assert [Path(each).name for each in report.passed_over] == ["empty.yaml", "list.yaml", "values.yaml"]
 
 
@@ -169,6 +169,8 @@ def test_charts_links_out_and_devices_are_not_checked(tmp_path: Path) -> None:
     (inside / "link.yaml").symlink_to(outside / "secret.yaml")
     (inside / "folder").symlink_to(outside)
     (inside / "again").symlink_to(inside)
+    (inside / "same.yaml").symlink_to(inside / "a.yaml")
+    (inside / "ring.yaml").symlink_to(inside / "ring.yaml")
     os.mkfifo(inside / "pipe.yaml")
     report = check([inside])
     assert sorted((Path(each.what).name, each.reason[:12]) for each in report.not_checked) == [
@@ -176,6 +178,7 @@ def test_charts_links_out_and_devices_are_not_checked(tmp_path: Path) -> None:
         ("folder", "a link that "),
         ("link.yaml", "a link that "),
         ("pipe.yaml", "not a regula"),
+        ("ring.yaml", "not a regula"),
     ]
     assert (report.verdict, report.counts.objects) == ("incomplete", 1)
 

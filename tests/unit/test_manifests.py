@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 import yaml
 
+from streams.reports.manifests import pod_rules, scaling_rules
 from streams.reports.manifests.check import check
 from streams.reports.manifests.manifest import manifests
 from streams.reports.manifests.report import ManifestsReport
 from streams.reports.manifests.rules import RULES
 from streams.reports.manifests.schema import Schemas
+from streams.settings import Settings
 
 FIXTURES = Path(__file__).parent / "fixtures" / "manifests"
 GOOD = list(yaml.safe_load_all((FIXTURES / "good" / "developer.yaml").read_text()))
@@ -193,6 +195,12 @@ def test_no_shape_of_a_value_stops_a_rule_or_a_schema() -> None:
                         assert said
                 for manifest in manifests(changed_one, "all.yaml"):
                     assert all(said for _, said in known.errors(manifest))
+
+
+def test_defaults_are_those_of_the_settings() -> None:
+    defaults = {name: field.default for name, field in Settings.model_fields.items()}
+    assert defaults["drain_seconds"] == pod_rules.DEFAULT_DRAIN
+    assert defaults["partitions"] == scaling_rules.DEFAULT_PARTITIONS
 
 
 def test_every_rule_is_broken_by_some_test() -> None:

@@ -90,6 +90,10 @@ class _Check:
         for whole in rendered:
             self._ask(whole)
         self._objects = len(everything)
+        if not (everything or self._findings or self._not_checked):
+            self._leave_out(
+                "the paths that were given", "there are no objects of Kubernetes in their YAML files"
+            )
         return self._report()
 
     def _read(self, kustomizations: Kustomizations) -> dict[int, list[Manifest]]:
@@ -240,7 +244,7 @@ class _Check:
         verdict: Verdict = "pass"
         if errors:
             verdict = "fail"
-        elif self._not_checked or not self._objects:
+        elif self._not_checked:
             verdict = "incomplete"
         return ManifestsReport(
             verdict=verdict,

@@ -91,11 +91,13 @@ class FileTree:
                 self._left_out += 1
 
     def _check_link(self, path: Path) -> bool:
-        """Say whether to read something: a link within the paths leads to what is read anyway."""
-        if not path.is_symlink() or path.resolve().parent == path.parent.resolve():
+        """Say whether something is within the paths; a link may lead out of them."""
+        if not path.is_symlink():
             return True
-        if not any(path.resolve().is_relative_to(root) for root in self._roots):
-            self._leave_out(path, "a link that leads out of the paths")
+        target = Path(os.path.realpath(path))  # of a ring of links, too
+        if any(target.is_relative_to(root) for root in (*self._roots, path.parent.resolve())):
+            return True
+        self._leave_out(path, "a link that leads out of the paths")
         return False
 
     def _leave_out(self, path: Path, reason: str) -> None:

@@ -153,9 +153,12 @@ def grace_period(whole: Sequence[Manifest]) -> Iterator[Violation]:
             said = f"annotation {DEADLINE} does not say how many seconds a run may take"
             yield workload.manifest, ("metadata", "annotations"), said
             continue
+        is_set = "is" if drain is not None else "is not set here, so it is"
         drain = DEFAULT_DRAIN if drain is None else drain
         if drain < deadline:
-            said = f"{DRAIN} is {drain:g}: at a stop, runs that may take {deadline:g} s get no more than that"
+            said = (
+                f"{DRAIN} {is_set} {drain:g}: runs that may take {deadline:g} s get no more than that to end"
+            )
             yield workload.manifest, workload.spec_way, said
         given = workload.spec.get("terminationGracePeriodSeconds", DEFAULT_GRACE)
         needed = max(deadline, drain) + COMMIT_MARGIN

@@ -47,8 +47,8 @@ def maximum(whole: Sequence[Manifest]) -> Iterator[Violation]:
     for scaled in _scaled(whole):
         most = at(scaled.value, "spec", "maxReplicaCount")
         most = KEDAS_MAXIMUM if most is None else most
-        for _, trigger in _kafka_triggers(scaled):
-            topic = text(at(trigger, "metadata", "topic"))
+        for _, each in _kafka_triggers(scaled):
+            topic = text(at(each, "metadata", "topic"))
             partitions, known_from = _partitions(topic, scaled, whole)
             if isinstance(most, int) and partitions is not None and most > partitions:
                 said = (
