@@ -262,7 +262,8 @@ def test_what_cannot_be_collected_is_an_error_and_the_rest_did_not_run(project: 
 @pytest.mark.parametrize(
     ("files", "arguments", "code", "said"),
     [
-        ({}, ("--no-such-option",), 4, "unrecognized arguments: --no-such-option"),
+        ({}, ("--no-such-option",), 4, "configuration: unrecognized arguments: --no-such-option"),
+        ({}, ("no/such/test.py",), 4, "configuration: file or directory not found: no/such/test.py"),
         ({"conftest.py": "import no_such_module\n"}, (), 4, "No module named 'no_such_module'"),
         (
             {"conftest.py": "def pytest_runtestloop(): raise ValueError('a plugin')\n"},
@@ -278,7 +279,7 @@ def test_what_stops_pytest_is_told_in_its_words(
     counts: dict[str, Any] = {"selected": 1, "not_run": 1} if code == 3 else {}
     report = check(project, {"test_it.py": PASSING, **files}, "incomplete", *arguments, **counts)
     assert report.pytest_exit_code == code
-    assert said in report.output_end
+    assert said in "\n".join([*report.reasons, report.output_end])
 
 
 def test_tests_that_only_would_have_run_prove_nothing(project: Path) -> None:

@@ -5,6 +5,7 @@ recording of the same numbers in which every selected test ended.
 """
 
 import ast
+import re
 import signal
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -37,6 +38,8 @@ MEANINGS: Final = {
     3: "pytest itself failed, or a plugin did",
     USAGE_ERROR: "pytest does not accept its arguments, or the project's configuration",
 }
+COMPLAINT: Final = re.compile(r"^(?:ERROR|[^\n:]+: error): (?!usage: )(.*)$", re.MULTILINE)
+"""How pytest says what is wrong with its arguments."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +239,7 @@ def _problems(first: Ended, counts: Counts, limits: Limits) -> Iterator[str]:
     elif first.code == INTERRUPTED and any(each.phase == "collection" for each in first.recording.failures):
         yield "not all could be collected, so pytest ran nothing"
     elif first.code in MEANINGS or interrupted:
-        said = clean(" ".join(interrupted.message)) if interrupted else ""
+        said = clean(" ".join(interrupted.message if interrupted else COMPLAINT.findall(first.output)[-1:]))
         yield MEANINGS.get(first.code, "the tests ended the run early") + f": {said}" * bool(said)
     elif first.code not in {FINE, FAILED, NO_TESTS, TOO_MANY_WARNINGS}:
         yield f"the run ended unexpectedly: {_end(first.code)}"
