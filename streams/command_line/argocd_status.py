@@ -80,7 +80,8 @@ def argocd_status(  # noqa: PLR0913 (one parameter per option)
     """Tell whether Argo CD has deployed a commit, and if not, why.
 
     Yes only if it compared with that commit after the push, the operation succeeded, and the Application is
-    Synced and Healthy since. It only ever gets the Application, and never syncs, refreshes or changes it.
+    Synced and Healthy since. It only ever gets the Application, and with kubectl the pods of one that is not
+    Healthy; it never syncs, refreshes or changes anything.
     Exit codes: 0 deployed, 1 failed, 5 not within --wait, 7 not yet, or it cannot be told.
 
     \b
@@ -121,7 +122,7 @@ def argocd_status(  # noqa: PLR0913 (one parameter per option)
                 tell(one_line(sentence, LONGEST))
 
         seen, waited = watch(chosen, order, clock, told)
-    report = summary(seen, chosen.described, waited)
+    report = summary(seen, chosen, waited)
     if json:
         write(report.model_dump_json())
     else:
@@ -147,7 +148,7 @@ def _refuse_nonsense(
 def _source(
     application: str, namespace: str | None, via: str, context: str | None, from_file: str | None
 ) -> ApplicationSource:
-    from streams.reports.argocd.source import NAME, FileSource, argocd, kubectl
+    from streams.reports.argocd.source import NAME, ArgocdSource, FileSource, KubectlSource
 
     for option, value in (("APP", application), ("--namespace", namespace)):
         if value is not None and not NAME.fullmatch(value):
@@ -158,8 +159,8 @@ def _source(
     if from_file is not None:
         return FileSource(from_file, sys.stdin.buffer)
     if via == "argocd":
-        return argocd(application, namespace or DEFAULT_NAMESPACE)
-    return kubectl(application, namespace or DEFAULT_NAMESPACE, context)
+        return ArgocdSource(application, namespace or DEFAULT_NAMESPACE)
+    return KubectlSource(application, namespace or DEFAULT_NAMESPACE, context)
 
 
 def _expected(revision: str) -> Expected:

@@ -48,6 +48,7 @@ def _lines(report: ArgocdReport) -> Iterator[str]:
         "conditions", [f"{condition.type}: {condition.message}" for condition in report.conditions]
     )
     yield from _listed("resources", [_resource(resource) for resource in report.resources])
+    yield from _listed("pods", [f"{trouble.path}: {trouble.value}" for trouble in report.pods])
     yield from _causes(report)
     if len(report.transitions) > 1:
         yield from _listed(

@@ -15,12 +15,13 @@ from typer.testing import CliRunner, Result
 
 from streams.command_line import program
 from streams.reports.argocd import source as sources
-from streams.reports.argocd.source import ReadError, kubectl
+from streams.reports.argocd.source import ArgocdSource, KubectlSource, ReadError
 from tests.unit.argocd_world import BASE, OLD, SHA, VALIDATOR, merged, state
 
 # Notes what it was asked for, and answers from files.
 CLIENT = """#!/bin/sh
 printf '%s\\n' "$(basename "$0") $*" >> "$FAKE/calls"
+if [ "$2" = pods ]; then cat "$FAKE/pods"; exit; fi
 cat "$FAKE/output"
 cat "$FAKE/error" >&2
 exit "$(cat "$FAKE/code")"
@@ -36,6 +37,7 @@ class Clients:
             script = folder / name
             script.write_text(CLIENT)
             script.chmod(0o755)
+        (folder / "pods").write_text('{"items": []}')
         self.answer(BASE)
 
     def answer(self, output: dict[str, Any] | str, error: str = "", code: int = 0) -> None:
@@ -92,12 +94,14 @@ def test_it_only_ever_gets(via: str, name: str, clients: Clients, monkeypatch: p
     clients.answer(state(name))
     run("shop", "--revision", SHA, "--via", via, "--wait", "4m")
     assert clients.calls
-    only = {
-        "kubectl": "kubectl get application.argoproj.io shop --namespace=argocd --output=json"
-        " --request-timeout=20s",
-        "argocd": "argocd app get shop --app-namespace=argocd --output=json",
-    }
-    assert set(clients.calls) == {only[via]}
+    *calls, last = clients.calls
+    if via == "argocd":
+        only = "argocd app get shop --app-namespace=argocd --output=json"
+        assert {*calls, last} == {only}
+        return
+    only = "kubectl get application.argoproj.io shop --namespace=argocd --output=json --request-timeout=20s"
+    assert set(calls) <= {only}
+    assert last in (only, "kubectl get pods --namespace=shop --output=json --request-timeout=20s")
 
 
 @pytest.mark.parametrize(
@@ -169,6 +173,109 @@ def test_people_see_why_and_what_to_do(clients: Clients) -> None:
 def test_an_unknown_cause_is_said_to_be_unknown(clients: Clients) -> None:
     clients.answer(state("degraded_for_an_unknown_cause"))
     assert "none of the known ones fits" in run("shop", "--revision", SHA).stdout
+
+
+# Pods --------------------------------------------------------------------------------------------
+
+DEGRADED = state("degraded_for_an_unknown_cause")
+
+
+def pod(name: str, owner: str, **status: Any) -> dict[str, Any]:
+    return {"metadata": {"name": name, "ownerReferences": [{"name": owner}]}, "status": status}
+
+
+def waiting(reason: str, message: str, **more: Any) -> list[dict[str, Any]]:
+    return [{"name": "agents", "state": {"waiting": {"reason": reason, "message": message}}, **more}]
+
+
+@pytest.mark.parametrize(
+    ("status", "rule", "said"),
+    [
+        (
+            {"containerStatuses": waiting("ImagePullBackOff", 'Back-off pulling image "a:1"')},
+            "image_pull",
+            "pods/agents-5f-x/agents: ImagePullBackOff: Back-off pulling image",
+        ),
+        (
+            {
+                "containerStatuses": waiting(
+                    "CrashLoopBackOff",
+                    "back-off 5m0s restarting",
+                    lastState={"terminated": {"reason": "OOMKilled", "exitCode": 137}},
+                )
+            },
+            "crash_loop",
+            "before, it ended with OOMKilled (137)",
+        ),
+        (
+            {"initContainerStatuses": waiting("CreateContainerConfigError", 'secret "kafka" not found')},
+            "container_config",
+            'secret "kafka" not found',
+        ),
+        (
+            {
+                "conditions": [
+                    {
+                        "type": "PodScheduled",
+                        "status": "False",
+                        "reason": "Unschedulable",
+                        "message": "0/3 nodes are available",
+                    }
+                ]
+            },
+            "unschedulable",
+            "0/3 nodes are available",
+        ),
+        ({"containerStatuses": waiting("RunContainerError", "no")}, None, "RunContainerError: no"),
+    ],
+)
+def test_pods_tell_why_it_is_not_healthy(
+    status: dict[str, Any], rule: str | None, said: str, clients: Clients
+) -> None:
+    clients.answer(DEGRADED)
+    pods = [pod("other-1", "other", **status), pod("agents-5f-x", "agents-5f", **status)]
+    (clients.folder / "pods").write_text(json.dumps({"items": pods}))
+    found = report(run("shop", "--revision", SHA, "--json"))
+    assert found["verdict"] == "failed"
+    assert [cause["rule"] for cause in found["causes"]] == ([rule] if rule else [])
+    assert len(found["pods"]) == 1
+    assert "events and logs of pods" in found["not_checked"]
+    assert said in run("shop", "--revision", SHA).stdout
+
+
+@pytest.mark.parametrize(
+    ("destination", "pods", "said"),
+    [
+        ({"server": "https://east.example.org"}, '{"items": []}', "to another cluster"),
+        ({"namespace": "--all-namespaces"}, '{"items": []}', "to another cluster"),
+        ({}, "<html>", "no list of them"),
+        ({}, '{"items": 7}', "no list of them"),
+    ],
+)
+def test_pods_that_cannot_be_seen_are_not_checked(
+    destination: dict[str, Any], pods: str, said: str, clients: Clients
+) -> None:
+    clients.answer(merged(DEGRADED, {"spec": {"destination": destination}}))
+    (clients.folder / "pods").write_text(pods)
+    found = report(run("shop", "--revision", SHA, "--json"))
+    assert found["verdict"] == "failed"
+    assert any(said in line for line in found["not_checked"])
+
+
+def test_many_troubled_pods_are_counted(clients: Clients) -> None:
+    clients.answer(DEGRADED)
+    pods = [pod(f"agents-{i}", "agents", containerStatuses=waiting("ErrImagePull", "no")) for i in range(25)]
+    (clients.folder / "pods").write_text(json.dumps({"items": pods}))
+    found = report(run("shop", "--revision", SHA, "--json"))
+    assert len(found["pods"]) == 20
+    assert "events and logs of pods, and 5 more troubles with them" in found["not_checked"]
+
+
+def test_nobody_looks_at_the_pods_of_what_is_healthy(clients: Clients) -> None:
+    run("shop", "--revision", SHA)
+    clients.answer(state("hook_failed_while_synced_and_healthy"))
+    run("shop", "--revision", SHA)
+    assert not any("pods" in call for call in clients.calls)
 
 
 # Where it is read --------------------------------------------------------------------------------
@@ -277,7 +384,7 @@ def test_errors_of_clients_say_what_to_do(
     found = report(ended)
     assert found["verdict"] == "unknown"
     assert said in found["reason"]
-    chosen = kubectl("shop", "argocd", None) if via == "kubectl" else sources.argocd("shop", "argocd")
+    chosen = KubectlSource("shop", "argocd") if via == "kubectl" else ArgocdSource("shop", "argocd")
     with pytest.raises(ReadError) as caught:
         chosen.read()
     assert caught.value.passing == passing
@@ -418,10 +525,32 @@ def status(code: int, reason: str, message: str) -> dict[str, Any]:
 
 
 OBJECT = "/apis/argoproj.io/v1alpha1/namespaces/argocd/applications/shop"
+PODS = "/api/v1/namespaces/shop/pods"
 DISCOVERY: dict[str, tuple[int, dict[str, Any]]] = {
     "/api": (200, {"kind": "APIVersions", "versions": ["v1"]}),
     "/apis": (200, GROUP),
-    "/api/v1": (200, {"kind": "APIResourceList", "groupVersion": "v1", "resources": []}),
+    "/api/v1": (
+        200,
+        {
+            "kind": "APIResourceList",
+            "groupVersion": "v1",
+            "resources": [{"name": "pods", "namespaced": True, "kind": "Pod", "verbs": ["get", "list"]}],
+        },
+    ),
+    PODS: (
+        200,
+        {
+            "kind": "PodList",
+            "apiVersion": "v1",
+            "items": [
+                pod(
+                    "agents-5f-x",
+                    "agents-5f",
+                    containerStatuses=waiting("CrashLoopBackOff", "back-off 5m0s restarting"),
+                )
+            ],
+        },
+    ),
     "/apis/argoproj.io/v1alpha1": (200, KINDS),
 }
 
@@ -430,6 +559,7 @@ DISCOVERY: dict[str, tuple[int, dict[str, Any]]] = {
     ("answer", "code", "said"),
     [
         ((200, BASE), 0, "Synced and Healthy at the expected commit"),
+        ((200, DEGRADED), 1, "synced and is Degraded"),
         ((200, state("hook_failed_while_synced_and_healthy")), 1, "expected commit ended as Failed"),
         (
             (404, status(404, "NotFound", 'applications.argoproj.io "shop" not found')),
@@ -470,6 +600,10 @@ def test_the_real_kubectl_over_http(
         monkeypatch.setenv("KUBECONFIG", str(configuration))
         ended = run("shop", "--revision", SHA, "--json")
     assert ended.exit_code == code, ended.output
-    assert said in report(ended)["reason"]
+    found = report(ended)
+    assert said in found["reason"]
+    if answer[1] is DEGRADED:
+        assert [cause["rule"] for cause in found["causes"]] == ["crash_loop"]
+        assert f"GET {PODS}" in asked
     assert {line.split()[0] for line in asked} == {"GET"}
     assert f"GET {OBJECT}" in asked

@@ -41,7 +41,7 @@ class Waited:
         self.told: list[str] = []
         order = Order("shop", "argocd", expected(SHA), wait=wait)
         seen, seconds = watch(self.source, order, self.time.time, self.told.append)
-        self.report = summary(seen, self.source.described, seconds)
+        self.report = summary(seen, self.source, seconds)
         valid(self.report)
 
     def check(self, verdict: str, reads: int | None = None) -> None:

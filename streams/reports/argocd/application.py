@@ -41,7 +41,9 @@ def _cut(text: str) -> str:
 Text = Annotated[str, AfterValidator(_cut)]
 
 
-class _Read(BaseModel):
+class Tolerant(BaseModel):
+    """Part of what Kubernetes gives: unknown fields are passed over, null is absent."""
+
     model_config = ConfigDict(
         frozen=True, extra="ignore", alias_generator=AliasGenerator(validation_alias=to_camel)
     )
@@ -55,7 +57,7 @@ class _Read(BaseModel):
         return value
 
 
-class Metadata(_Read):
+class Metadata(Tolerant):
     """Who it is."""
 
     name: Text
@@ -63,7 +65,7 @@ class Metadata(_Read):
     deletion_timestamp: AwareDatetime | None = None
 
 
-class SourceSpec(_Read):
+class SourceSpec(Tolerant):
     """Where the wanted state comes from."""
 
     target_revision: Text = Field("", validation_alias="targetRevision")
@@ -71,21 +73,21 @@ class SourceSpec(_Read):
     chart: Text = ""
 
 
-class Automated(_Read):
+class Automated(Tolerant):
     """How Argo CD syncs by itself."""
 
     enabled: bool = True
     prune: bool = False
 
 
-class SyncPolicy(_Read):
+class SyncPolicy(Tolerant):
     """Whether it does, and how."""
 
     automated: Automated | None = None
     sync_options: tuple[Text, ...] = ()
 
 
-class IgnoredDifference(_Read):
+class IgnoredDifference(Tolerant):
     """Fields that are not compared."""
 
     kind: Text = ""
@@ -93,9 +95,18 @@ class IgnoredDifference(_Read):
     jq_path_expressions: tuple[Text, ...] = ()
 
 
-class Spec(_Read):
+class Destination(Tolerant):
+    """Where it is to be."""
+
+    server: Text = ""
+    name: Text = ""
+    namespace: Text = ""
+
+
+class Spec(Tolerant):
     """What is wanted."""
 
+    destination: Destination = Destination()
     source: SourceSpec | None = None
     sources: tuple[SourceSpec, ...] = ()
     source_hydrator: dict[str, Any] | None = None
@@ -108,7 +119,7 @@ class Spec(_Read):
         return self.sources or ((self.source,) if self.source is not None else ())
 
 
-class Revisions(_Read):
+class Revisions(Tolerant):
     """A revision, or one for each of several sources."""
 
     revision: Text = ""
@@ -126,14 +137,14 @@ class SyncStatus(Revisions):
     status: Text = "Unknown"
 
 
-class Health(_Read):
+class Health(Tolerant):
     """How something is."""
 
     status: Text = ""
     message: Text = ""
 
 
-class ResourceState(_Read):
+class ResourceState(Tolerant):
     """One resource of the application."""
 
     group: Text = ""
@@ -145,7 +156,7 @@ class ResourceState(_Read):
     requires_pruning: bool = False
 
 
-class ResourceResult(_Read):
+class ResourceResult(Tolerant):
     """What a sync did with one resource, or what became of a hook."""
 
     group: Text = ""
@@ -171,13 +182,13 @@ class SyncOrder(Revisions):
     auto_heal_attempts_count: int = 0
 
 
-class Operation(_Read):
+class Operation(Tolerant):
     """What Argo CD was told to do."""
 
     sync: SyncOrder = SyncOrder()
 
 
-class OperationState(_Read):
+class OperationState(Tolerant):
     """What Argo CD is doing, or did last."""
 
     operation: Operation = Operation()
@@ -194,7 +205,7 @@ class OperationState(_Read):
         return self.sync_result.all or self.operation.sync.all
 
 
-class ApplicationCondition(_Read):
+class ApplicationCondition(Tolerant):
     """Something Argo CD wants to be known."""
 
     type: Text = ""
@@ -208,7 +219,7 @@ class Deployed(Revisions):
     deployed_at: AwareDatetime | None = None
 
 
-class Status(_Read):
+class Status(Tolerant):
     """What is."""
 
     sync: SyncStatus = SyncStatus()
@@ -221,7 +232,7 @@ class Status(_Read):
     resource_health_source: Text = ""
 
 
-class Application(_Read):
+class Application(Tolerant):
     """The whole of it."""
 
     metadata: Metadata

@@ -28,11 +28,13 @@ class Case:
         application: What was read.
         question: What was asked.
         since: Since when a change could have been picked up: the push, or the beginning of waiting.
+        pods: What is wrong with its pods.
     """
 
     application: Application
     question: Question
     since: datetime
+    pods: tuple[Evidence, ...] = ()
 
     @property
     def status(self) -> Status:
@@ -137,6 +139,7 @@ def messages_with(case: Case, pattern: re.Pattern[str]) -> Iterator[Evidence]:
 def _messages(case: Case) -> Iterator[tuple[str, str]]:
     """Give every message of the Application, the most special first."""
     status = case.status
+    yield from ((clue.path, clue.value) for clue in case.pods)
     for index, resource in enumerate(status.resources):
         if resource.health is not None and resource.health.message:
             yield f"status.resources[{index}].health.message", f"{named(resource)}: {resource.health.message}"

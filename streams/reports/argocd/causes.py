@@ -80,6 +80,16 @@ KNOWN: tuple[Known, ...] = (
         "check that the image and its tag exist, and that the pod may pull it (imagePullSecrets, network)",
     ),
     Known("crash_loop", rules.crash_loop, "read the container's last logs: kubectl logs --previous"),
+    Known(
+        "container_config",
+        rules.container_config,
+        "make the Secret or ConfigMap that the container refers to, or mend the reference",
+    ),
+    Known(
+        "unschedulable",
+        rules.unschedulable,
+        "make room on a node, or ask for less: requests, node selectors, taints, volumes",
+    ),
     Known("sync_wave", rules.sync_wave, "make the named resource healthy; later sync waves wait for it"),
     Known(
         "scaler_replicas",

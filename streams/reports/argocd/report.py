@@ -120,6 +120,9 @@ class ArgocdReport(_Part):
     checks: tuple[Check, ...] = ()
     conditions: tuple[Condition, ...] = ()
     resources: tuple[Resource, ...] = ()
+    pods: tuple[Evidence, ...] = Field(
+        default=(), description="what keeps pods from running, if it was looked at"
+    )
     omitted: int = Field(
         default=0, ge=0, description="conditions, resources and transitions that are left out"
     )

@@ -42,9 +42,12 @@ CRD = re.compile(
 )
 IMMUTABLE = re.compile(r"field is immutable|updates to statefulset spec for fields other than", re.IGNORECASE)
 IMAGE = re.compile(
-    r"imagepullbackoff|errimagepull|back-off pulling image|failed to pull image", re.IGNORECASE
+    r"imagepullbackoff|errimagepull|back-off pulling image|invalidimagename|failed to pull image",
+    re.IGNORECASE,
 )
 CRASH = re.compile(r"crashloopbackoff|back-off (\S+ )?restarting failed container", re.IGNORECASE)
+CONFIG = re.compile(r"CreateContainerConfigError|CreateContainerError")
+SCHEDULE = re.compile(r"Unschedulable")
 PERMITTED = re.compile(r"is not permitted in project", re.IGNORECASE)
 WAVE = re.compile(r"waiting for healthy state of (\S{1,300})")
 WINDOW = re.compile(r"blocked by (a )?sync window", re.IGNORECASE)
@@ -141,6 +144,16 @@ def image_pull(case: Case) -> Found:
 def crash_loop(case: Case) -> Found:
     """A container ends again and again."""
     return or_none("likely", messages_with(case, CRASH))
+
+
+def container_config(case: Case) -> Found:
+    """A container cannot be made."""
+    return or_none("certain", messages_with(case, CONFIG))
+
+
+def unschedulable(case: Case) -> Found:
+    """No node takes a pod."""
+    return or_none("certain", messages_with(case, SCHEDULE))
 
 
 def sync_wave(case: Case) -> Found:

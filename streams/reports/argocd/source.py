@@ -13,7 +13,7 @@ import threading
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from streams.reports.argocd.application import MAX_BYTES, Application, NotAnApplicationError, parse
 from streams.reports.argocd.report import Source
@@ -95,43 +95,61 @@ class FileSource:
 
 
 @dataclass(frozen=True, slots=True)
-class ClientSource:
-    """An Application that a client fetches: `kubectl get` or `argocd app get`."""
+class KubectlSource:
+    """An Application that kubectl gets, with its own configuration."""
 
-    via: Literal["kubectl", "argocd"]
-    command: tuple[str, ...]
+    name: str
+    namespace: str
+    context: str | None = None
 
     @property
     def described(self) -> Source:
         """Where it comes from, for the report."""
-        return Source(via=self.via, command=self.command)
+        return Source(via="kubectl", command=self._get("application.argoproj.io", self.name, self.namespace))
 
     def read(self) -> Application:
-        """Run the client once."""
-        name = self.via
-        program = _program(name)
-        if program is None:
-            raise ReadError(f"there is no {name} here: {_INSTALL[name]}", passing=False)
-        code, text, error = _run([program, *self.command[1:]])
-        if code != 0:
-            raise _explained(name, code, error)
-        try:
-            return parse(text)
-        except NotAnApplicationError as error_found:
-            raise ReadError(f"{name} printed {error_found}", passing=True) from None
+        """Get it once."""
+        return _application("kubectl", self.described.command)
+
+    def pods(self, namespace: str) -> bytes:
+        """Get the pods of a namespace of the same cluster, as JSON.
+
+        Raises:
+            ReadError: If that fails.
+        """
+        return _got("kubectl", self._get("pods", "", namespace))
+
+    def _get(self, kind: str, name: str, namespace: str) -> tuple[str, ...]:
+        what = (kind, name) if name else (kind,)
+        context = () if self.context is None else (f"--context={self.context}",)
+        limits = ("--output=json", f"--request-timeout={CLIENT_SECONDS}s")
+        return ("kubectl", "get", *what, f"--namespace={namespace}", *limits, *context)
 
 
-def kubectl(name: str, namespace: str, context: str | None) -> ClientSource:
-    """Read with kubectl and its current configuration."""
-    chosen = () if context is None else (f"--context={context}",)
-    get = ("kubectl", "get", "application.argoproj.io", name, f"--namespace={namespace}", "--output=json")
-    return ClientSource("kubectl", (*get, f"--request-timeout={CLIENT_SECONDS}s", *chosen))
+@dataclass(frozen=True, slots=True)
+class ArgocdSource:
+    """An Application that Argo CD's command line gets, with its own login; without any refresh."""
+
+    name: str
+    namespace: str
+
+    @property
+    def described(self) -> Source:
+        """Where it comes from, for the report."""
+        get = ("argocd", "app", "get", self.name, f"--app-namespace={self.namespace}", "--output=json")
+        return Source(via="argocd", command=get)
+
+    def read(self) -> Application:
+        """Get it once."""
+        return _application("argocd", self.described.command)
 
 
-def argocd(name: str, namespace: str) -> ClientSource:
-    """Read with argocd and its current login; without any refresh."""
-    get = ("argocd", "app", "get", name, f"--app-namespace={namespace}", "--output=json")
-    return ClientSource("argocd", get)
+def _application(name: str, command: tuple[str, ...]) -> Application:
+    text = _got(name, command)
+    try:
+        return parse(text)
+    except NotAnApplicationError as error:
+        raise ReadError(f"{name} printed {error}", passing=True) from None
 
 
 def _program(name: str) -> str | None:
@@ -143,6 +161,17 @@ _INSTALL = {
     "kubectl": "install it (callboard[manifests] brings one), or use --via argocd or --from-file",
     "argocd": "install Argo CD's command line, or use --via kubectl or --from-file",
 }
+
+
+def _got(name: str, command: tuple[str, ...]) -> bytes:
+    """Run a client's command; gives what it printed."""
+    program = _program(name)
+    if program is None:
+        raise ReadError(f"there is no {name} here: {_INSTALL[name]}", passing=False)
+    code, text, error = _run([program, *command[1:]])
+    if code != 0:
+        raise _explained(name, code, error)
+    return text
 
 
 def _run(command: list[str]) -> tuple[int, bytes, str]:
@@ -215,8 +244,8 @@ _KNOWN = (
     ),
     _Known(
         r"\(Forbidden\)|code = PermissionDenied",
-        "this user may not read Applications, or there is none of that name: the read-only Role of"
-        " deploy/argocd is enough (get on applications.argoproj.io), in Argo CD itself role:readonly",
+        "this user may not read it, or there is none of that name: the read-only Roles of deploy/argocd are"
+        " enough (get on applications.argoproj.io, and on pods), in Argo CD itself role:readonly",
     ),
     _Known(
         r"Unauthorized|must be logged in|code = Unauthenticated|token (is )?(expired|invalid)",

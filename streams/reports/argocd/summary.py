@@ -8,6 +8,7 @@ from streams.reports.argocd.application import Application, Status, stamp
 from streams.reports.argocd.case import Case
 from streams.reports.argocd.causes import causes
 from streams.reports.argocd.judgement import Question
+from streams.reports.argocd.pods import clues
 from streams.reports.argocd.report import (
     ArgocdReport,
     Condition,
@@ -16,6 +17,7 @@ from streams.reports.argocd.report import (
     Source,
     Verdict,
 )
+from streams.reports.argocd.source import ApplicationSource
 from streams.reports.argocd.watch import Watched
 
 MOST_LISTED = 100
@@ -23,8 +25,8 @@ MOST_LISTED = 100
 STALE = timedelta(minutes=10)
 
 
-def summary(seen: Watched, source: Source, waited: float) -> ArgocdReport:
-    """Make the report of what was seen.
+def summary(seen: Watched, source: ApplicationSource, waited: float) -> ArgocdReport:
+    """Make the report of what was seen; looks at the pods once if it did not end well.
 
     Args:
         seen: It.
@@ -43,12 +45,12 @@ def summary(seen: Watched, source: Source, waited: float) -> ArgocdReport:
         transitions=tuple(seen.transitions),
         waited_seconds=round(waited, 3) if order.wait is not None else 0.0,
         readings=Readings(good=seen.good, failed=seen.failed, last_error=seen.last_error),
-        source=source,
+        source=source.described,
         **_found(seen, source, verdict),
     )
 
 
-def _found(seen: Watched, source: Source, verdict: Verdict) -> dict[str, Any]:
+def _found(seen: Watched, source: ApplicationSource, verdict: Verdict) -> dict[str, Any]:
     """Give what the last good reading showed."""
     order = seen.order
     if seen.application is None or seen.judgement is None or seen.read_at is None:
@@ -57,11 +59,21 @@ def _found(seen: Watched, source: Source, verdict: Verdict) -> dict[str, Any]:
             "not_checked": ("everything: the Application was never read",),
         }
     question = Question(order.expected, order.pushed_at, seen.read_at)
-    case = Case(seen.application, question, order.pushed_at or seen.began)
+    status = seen.application.status or Status()
+    looked = (
+        clues(source, seen.application) if verdict != "ok" and status.health.status != "Healthy" else None
+    )
+    case = Case(
+        seen.application, question, order.pushed_at or seen.began, looked.found if looked is not None else ()
+    )
     return _shown(seen.application, seen.forgotten) | {
         "checks": seen.judgement.checks,
+        "pods": looked.found if looked is not None else (),
         "causes": () if verdict == "ok" else causes(case),
-        "not_checked": tuple(_not_checked(seen.application, question, source, verdict)),
+        "not_checked": (
+            *_not_checked(seen.application, question, source.described),
+            *((looked.not_checked,) if looked is not None else ()),
+        ),
     }
 
 
@@ -116,9 +128,7 @@ def _shown(application: Application, forgotten: int) -> dict[str, Any]:
     }
 
 
-def _not_checked(
-    application: Application, question: Question, source: Source, verdict: Verdict
-) -> Iterator[str]:
+def _not_checked(application: Application, question: Question, source: Source) -> Iterator[str]:
     status = application.status or Status()
     at = status.reconciled_at
     if source.via == "file":
@@ -136,5 +146,3 @@ def _not_checked(
         yield "which commit the hydrated one was made from: ask for the hydrated one"
     if status.resource_health_source == "appTree" and source.via != "argocd":
         yield "the health of single resources: this Argo CD keeps it elsewhere; --via argocd shows it"
-    if verdict != "ok" and status.health.status != "Healthy":
-        yield "pods, their events and logs: an Application does not hold them"
