@@ -34,8 +34,10 @@ chaos-slice: build ## a quick run of it, part of `make test`; says what was brok
 bench: build ## beside the raw client and FastStream, in one run; writes benchmarks/RESULTS.md
 	python -m benchmarks
 
-docker: ## build the image and run docker-compose.yml end to end; needs a Docker engine
+docker: ## build the image, run docker-compose.yml end to end, test with a broker in a container; needs a Docker engine
 	@deploy/docker/end_to_end.sh
+	@$(MAKE) --no-print-directory build
+	pytest -q -m docker tests/containers
 
 schemas: build ## write schemas/ anew from the types
 	python -m streams.schemas --write schemas
