@@ -2,6 +2,7 @@
 
 import json
 import os
+import shlex
 import sys
 import threading
 from collections.abc import Callable, Iterator
@@ -173,6 +174,18 @@ def test_people_see_why_and_what_to_do(clients: Clients) -> None:
 def test_an_unknown_cause_is_said_to_be_unknown(clients: Clients) -> None:
     clients.answer(state("degraded_for_an_unknown_cause"))
     assert "none of the known ones fits" in run("shop", "--revision", SHA).stdout
+
+
+def test_the_command_of_the_readme(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:
+    passing_time(monkeypatch)
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    (line,) = (line for line in readme.splitlines() if line.startswith("callboard argocd-status"))
+    _, _, *arguments = shlex.split(line.replace("$(git rev-parse HEAD)", SHA))
+    ended = run(*arguments, "--json")
+    assert ended.exit_code == 5
+    (missing,) = (check for check in report(ended)["checks"] if not check["met"])
+    assert missing["name"] == "reconciled_after_push"
+    assert clients.calls
 
 
 # Pods --------------------------------------------------------------------------------------------
