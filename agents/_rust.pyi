@@ -1,18 +1,24 @@
 # What Python may know of the Rust machine; `agents/tests/test_machine.py` keeps it equal to the extension,
 # whose own docstrings say what everything means.
 from collections.abc import Iterable, Sequence
-from typing import Literal, TypeAlias, final
+from datetime import datetime
+from typing import Literal, Protocol, TypeAlias, final
+
+from agents.core.budget import Budget
 
 __all__ = [
     "AgentRuntime",
+    "Envelope",
     "Turn",
     "encode_records",
+    "next_traceparent",
     "read_event",
     "record_digest",
     "run_id",
     "seal_records",
     "share_headers",
     "uuid_of",
+    "write_answer",
     "write_event",
 ]
 
@@ -86,37 +92,75 @@ class Turn:
     @property
     def wake_at(self) -> int | None: ...
 
-def record_digest(
-    key: bytes | None, value: bytes | None, headers: Iterable[tuple[str, bytes | None]]
-) -> str: ...
+@final
+class Envelope:
+    id: str
+    source: str
+    type: str
+    workflow_id: str
+    workflow: str | None
+    round: str | None
+    status: str | None
+    deadline: datetime | None
+    hops: int | None
+    llm: str | None
+    traceparent: str | None
+    tracestate: str | None
+    rounds: str | None
+    budget: Budget | None
+    def __new__(
+        cls,
+        id: str,  # noqa: A002 (the words of CloudEvents)
+        source: str,
+        type: str,  # noqa: A002 (as above)
+        workflow_id: str,
+        workflow: str | None = None,
+        round: str | None = None,  # noqa: A002 (as above)
+        status: str | None = None,
+        deadline: datetime | None = None,
+        hops: int | None = None,
+        llm: str | None = None,
+        traceparent: str | None = None,
+        tracestate: str | None = None,
+        rounds: str | None = None,
+        budget: Budget | None = None,
+    ) -> Envelope: ...
+    @property
+    def deadline_ms(self) -> int | None: ...
+    def identity(self) -> bytes | None: ...
+    def __copy__(self) -> Envelope: ...
+    def __eq__(self, other: object) -> bool: ...
+
+class _Record(Protocol):
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
+
+def record_digest(record: _Record) -> str: ...
 def run_id(prefix: bytes, *identity: str) -> str: ...
 def uuid_of(name: str) -> str: ...
 def share_headers(
     headers: Iterable[tuple[str, bytes | None]],
     repeated: dict[tuple[str, bytes | None], tuple[str, bytes | None]],
 ) -> tuple[tuple[str, bytes | None], ...]: ...
-def write_event(common: list[tuple[str, bytes]], *attributes: str | None) -> list[tuple[str, bytes]]: ...
-def read_event(
-    headers: Iterable[tuple[str, bytes | None]],
-) -> (
-    tuple[
-        str,
-        str,
-        str,
-        str | None,
-        str | None,
-        str | None,
-        str | None,
-        str | None,
-        str | None,
-        str | None,
-        str | None,
-        str | None,
-        str | None,
-        str | None,
-    ]
-    | None
-): ...
+def read_event(headers: Iterable[tuple[str, bytes | None]]) -> Envelope | None: ...
+def write_event(
+    common: list[tuple[str, bytes]], envelope: Envelope, time: str, causes: Sequence[tuple[str, str]]
+) -> list[tuple[str, bytes]]: ...
+def write_answer(
+    common: list[tuple[str, bytes]],
+    given: Envelope,
+    run: str,
+    time: str,
+    answered: Sequence[tuple[str, _Record]],
+    status: str,
+    budget: Budget | None,
+    llm: str | None,
+) -> list[tuple[str, bytes]]: ...
+def next_traceparent(current: str | None, run: str) -> str: ...
 def encode_records(
     records: Iterable[tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]], limit: int
 ) -> tuple[bytes, int]: ...

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 from benchmarks.harness import PAYLOAD, WORKFLOW, Arena, Figures, Report, Spread, Way, in_turn, table
 from streams.envelope import JOURNAL, TASK, Envelope, Headers, Record
@@ -208,6 +208,14 @@ class Counting(Reader):
             yield record
 
 
+class Put(NamedTuple):
+    """A record that is about to be written."""
+
+    key: bytes
+    value: bytes
+    headers: Headers
+
+
 class History:
     """Runs that finished some time ago: task, a step in the journal, result, as the product writes them.
 
@@ -218,7 +226,7 @@ class History:
     def __init__(self, arena: Arena) -> None:
         self._arena = arena
         self._kinds = {kind: f"{arena.prefix}{kind}.{AGENT}" for kind in ("tasks", "results", "journal")}
-        self._waiting: dict[Place, list[tuple[bytes, bytes, Headers]]] = {}
+        self._waiting: dict[Place, list[Put]] = {}
         self._ends = [0] * arena.partitions
 
     async def write(self) -> None:
@@ -246,7 +254,7 @@ class History:
         task = Envelope(name, "/bench", TASK, name, workflow=WORKFLOW, round=name)
         run = envelopes.run_id(self._arena.name, AGENT, task.source, name)
         source, cause = f"/callboard/{self._arena.name}/{AGENT}", [(name, "0" * 64)]
-        self._put("tasks", partition, name, PAYLOAD, envelopes.encode(task))
+        answered = self._put("tasks", partition, name, PAYLOAD, envelopes.encode(task))
         step: dict[str, Any] = {
             "run": run,
             "agent": AGENT,
@@ -265,15 +273,16 @@ class History:
             written = {"state": state, "at": envelopes.now(), "instance": "bench"}
             self._put("journal", partition, run, step | more | written, headers)
         headers = envelopes.answer(
-            task, run, source=source, causes=cause, status="completed", budget=None, llm=None
+            task, run, source=source, answered=[(name, answered)], status="completed", budget=None, llm=None
         )
         value = {"agent": AGENT, "status": "completed", "output": "done", "run": run}
         self._put("results", partition, name, value, headers)
         self._ends[partition] += 1
 
-    def _put(self, kind: str, partition: int, key: str, value: Any, headers: Headers) -> None:
-        record = (key.encode(), json.dumps(value).encode(), headers)
+    def _put(self, kind: str, partition: int, key: str, value: Any, headers: Headers) -> Put:
+        record = Put(key.encode(), json.dumps(value).encode(), headers)
         self._waiting.setdefault((self._kinds[kind], partition), []).append(record)
+        return record
 
     async def _send(self, producer: Any, at: int) -> None:
         waiting, self._waiting = self._waiting, {}

@@ -10,7 +10,6 @@ import time
 import uuid
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
 from typing import Protocol
@@ -64,6 +63,7 @@ MAX_TRACESTATE_BYTES = 512
 HOPS_DIGITS = 5  # fewer: up to 9,999 hops
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
+Envelope = _rust.Envelope
 Header = tuple[str, bytes | None]
 Headers = list[tuple[str, bytes]]
 
@@ -93,43 +93,6 @@ class EnvelopeError(InvalidInputError):
     type = "invalid_event"
 
 
-@dataclass(slots=True)  # not frozen: one is made per event, and freezing triples what that costs
-class Envelope:
-    """The headers of one event, decoded.
-
-    Attributes:
-        id: `ce_id`, or the record's place if it has no CloudEvents headers at all.
-        source: `ce_source`, or empty.
-        type: `ce_type`.
-        workflow_id: `ce_correlationid`.
-        workflow: `ce_workflow`, the declared workflow's name, or none.
-        round: `ce_pass`: the root event, or the last back edge's, so that joins never mix rounds.
-        status: `ce_status` on results.
-        deadline: `ce_deadline`.
-        hops: `ce_hops`: how many more agents may be gone through, or none for no limit.
-        llm: `ce_llm`: "off" once any agent upstream ran in evidence mode.
-        traceparent: W3C trace context.
-        tracestate: W3C trace state.
-        rounds: `ce_rounds`: which ways back were taken, and how often; `streams.rounds` reads it.
-        budget: `ce_budget`: what may still be spent on models, or none for no limit.
-    """
-
-    id: str
-    source: str
-    type: str
-    workflow_id: str
-    workflow: str | None = None
-    round: str | None = None
-    status: str | None = None
-    deadline: datetime | None = None
-    hops: int | None = None
-    llm: str | None = None
-    traceparent: str | None = None
-    tracestate: str | None = None
-    rounds: str | None = None
-    budget: Budget | None = None
-
-
 def share_headers(headers: Iterable[Header], kept: dict[Header, Header]) -> tuple[Header, ...]:
     """Give the same headers in less memory, for records that stay: the client makes each text anew.
 
@@ -151,7 +114,7 @@ def record_digest(record: Record) -> str:
     The lengths of all parts come first, so no two different records hash the same bytes; an absent key or
     value has a length that no part can have. The tests have it in Python.
     """
-    return _rust.record_digest(record.key, record.value, record.headers)
+    return _rust.record_digest(record)
 
 
 def decode(record: Record) -> Envelope:
@@ -164,60 +127,7 @@ def decode(record: Record) -> Envelope:
         EnvelopeError: If a header is missing, there twice, not UTF-8 or out of range.
     """
     # The way of nearly every record. Whatever is odd about one is left to the other, which can say it.
-    return _usual(record) or _careful(record)
-
-
-def _usual(record: Record) -> Envelope | None:
-    """Read a whole event in which nothing is odd, or nothing at all."""
-    read = _rust.read_event(record.headers)
-    if read is None:
-        return None
-    (
-        identity,
-        source,
-        kind,
-        flow,
-        workflow,
-        round_,
-        status,
-        deadline,
-        hops,
-        llm,
-        trace,
-        state,
-        rounds,
-        budget,
-    ) = read
-    if kind not in SCHEMAS:
-        return None
-    until: datetime | None = None
-    try:
-        if deadline is not None:
-            until = datetime.fromisoformat(deadline)
-            if until.tzinfo is None:
-                return None
-        if hops is not None and not (hops.isascii() and hops.isdigit() and len(hops) < HOPS_DIGITS):
-            return None
-        if trace is not None:
-            trace, state = _trace(dict(record.headers))
-        return Envelope(
-            identity,
-            source,
-            kind,
-            flow or identity,
-            workflow or None,
-            round_ or None,
-            status or None,
-            until,
-            None if hops is None else int(hops),
-            llm,
-            trace,
-            state if trace is not None else None,
-            rounds or None,
-            None if budget is None else Budget.parse(budget),
-        )
-    except ValueError:
-        return None
+    return _rust.read_event(record.headers) or _careful(record)
 
 
 def _careful(record: Record) -> Envelope:
@@ -326,17 +236,7 @@ def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> Hea
         envelope: What the event is.
         causes: Identity and record digest of every event this one answers.
     """
-    return _written(
-        _common(envelope.type, envelope.source),
-        envelope.id,
-        envelope,
-        causes,
-        envelope.status,
-        envelope.hops,
-        envelope.budget,
-        envelope.llm,
-        envelope.traceparent,
-    )
+    return _rust.write_event(_common(envelope.type, envelope.source), envelope, now(), causes)
 
 
 def answer(  # noqa: PLR0913 (what differs from the answered event, keyword-only)
@@ -344,7 +244,7 @@ def answer(  # noqa: PLR0913 (what differs from the answered event, keyword-only
     run: str,
     *,
     source: str,
-    causes: Sequence[tuple[str, str]],
+    answered: Sequence[tuple[str, Record]],
     status: str,
     budget: Budget | None,
     llm: str | None,
@@ -357,60 +257,12 @@ def answer(  # noqa: PLR0913 (what differs from the answered event, keyword-only
         given: What the run answers.
         run: Its id.
         source: Who says so.
-        causes: As in `encode`.
+        answered: Identity and record of every event it answers.
         status: How it ended.
         budget: What is left.
         llm: As in `Envelope`.
     """
-    return _written(
-        _common(RESULT, source),
-        result_id(run),
-        given,
-        causes,
-        status,
-        None if given.hops is None else max(0, given.hops - 1),
-        budget,
-        llm,
-        next_traceparent(given.traceparent, run),
-    )
-
-
-def _written(  # noqa: PLR0913, PLR0917 (what an answer says in other words than what it answers)
-    common: Headers,
-    identity: str,
-    envelope: Envelope,
-    causes: Sequence[tuple[str, str]],
-    status: str | None,
-    hops: int | None,
-    budget: Budget | None,
-    llm: str | None,
-    traceparent: str | None,
-) -> Headers:
-    ids: str | None
-    digests: str | None
-    if len(causes) == 1:
-        ids, digests = causes[0]
-    else:
-        ids, digests = map(",".join, zip(*causes, strict=True)) if causes else (None, None)
-    deadline = envelope.deadline
-    return _rust.write_event(
-        common,
-        identity,
-        now(),
-        envelope.workflow_id,
-        envelope.workflow,
-        envelope.round,
-        envelope.rounds,
-        ids,
-        digests,
-        status,
-        None if deadline is None else deadline.isoformat(),
-        None if hops is None else str(hops),
-        None if budget is None else budget.format(),
-        llm,
-        traceparent,
-        envelope.tracestate,
-    )
+    return _rust.write_answer(_common(RESULT, source), given, run, now(), answered, status, budget, llm)
 
 
 @lru_cache(1_000)
@@ -493,10 +345,7 @@ def first_round(envelope: Envelope) -> str:
 
 def next_traceparent(current: str | None, run: str) -> str:
     """Continue a W3C trace, valid as `decode` gives it, with the run as its span, or begin one."""
-    if current is not None:
-        _, trace, _, flags, *_ = current.split("-")
-        return f"00-{trace}-{run[:16]}-{flags}"
-    return f"00-{run[16:48]}-{run[:16]}-01"
+    return _rust.next_traceparent(current, run)
 
 
 def _refuse_repeated(record: Record) -> None:

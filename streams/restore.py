@@ -264,12 +264,7 @@ def identity_of(record: Record) -> bytes | None:
         envelope = envelopes.decode(record)
     except EnvelopeError:
         return None
-    return identity(envelope)
-
-
-def identity(envelope: envelopes.Envelope) -> bytes | None:
-    """Give the identity of an event with CloudEvents headers: its source and id."""
-    return f"{len(envelope.source)}:{envelope.source}{envelope.id}".encode() if envelope.source else None
+    return envelope.identity()
 
 
 def _note_result(log: Log, record: Record) -> None:

@@ -4,7 +4,7 @@ Knows the edges of the workflows. Never runs anything and never raises for what 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from copy import copy
 
 from agents import metrics
 from agents.core.base import AgentStatus, ErrorDetail
@@ -353,12 +353,10 @@ def _merged(last: Envelope, parts: Sequence[Envelope]) -> Envelope:
     hops = [part.hops for part in parts if part.hops is not None]
     budgets = [part.budget or Budget() for part in parts] if any(part.budget for part in parts) else []
     deadlines = [part.deadline for part in parts if part.deadline is not None]
-    return replace(
-        last,
-        hops=min(hops, default=None),
-        deadline=min(deadlines, default=None),
-        budget=Budget.merge(budgets) if budgets else None,
-        llm=next((part.llm for part in parts if part.llm is not None), None),
-        traceparent=parts[0].traceparent,
-        tracestate=parts[0].tracestate,
-    )
+    merged = copy(last)
+    merged.hops = min(hops, default=None)
+    merged.deadline = min(deadlines, default=None)
+    merged.budget = Budget.merge(budgets) if budgets else None
+    merged.llm = next((part.llm for part in parts if part.llm is not None), None)
+    merged.traceparent, merged.tracestate = parts[0].traceparent, parts[0].tracestate
+    return merged

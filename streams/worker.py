@@ -49,7 +49,7 @@ from streams.journal import JournalWriter
 from streams.kafka.publisher import Outgoing, Publisher
 from streams.kafka.subscriber import LAST_COMMIT_SECONDS, Membership, Position
 from streams.outboxes import Outboxes
-from streams.restore import WINDOW, Past, Restore, identity
+from streams.restore import WINDOW, Past, Restore
 from streams.router import MAX_KEY_BYTES, Router
 from streams.topics import Topics
 from streams.work import Part, Work
@@ -521,15 +521,15 @@ class AgentWorker:
 
     def _offer(self, work: Work | Part, epoch: int, ahead: float) -> Offer[Work | Part]:
         record = work.record
-        number, lane, event = self._number(record), record.key, identity(work.envelope)
+        number, lane, event = self._number(record), record.key, work.envelope.identity()
         offset: int | None = record.offset
         deadline = budget = None
         if isinstance(work, Part):
             lane = None
         else:
             if work.kind == "run":
-                if work.envelope.deadline is not None:
-                    deadline = int(work.envelope.deadline.timestamp() * 1000 + ahead)
+                if (until := work.envelope.deadline_ms) is not None:
+                    deadline = int(until + ahead)
                 budget = self._budget(work)
             elif work.kind == "skip":
                 lane = event = None

@@ -203,16 +203,20 @@ def test_absurd_limits_are_refused_by_name(limits: dict[str, int]) -> None:
         machine(**limits)
 
 
+def member(node: ast.stmt) -> tuple[str, list[str]] | None:
+    if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+        return node.target.id, []
+    if isinstance(node, ast.FunctionDef) and (node.name == "__new__" or not node.name.startswith("__")):
+        return node.name, [argument.arg for argument in (*node.args.args, *node.args.kwonlyargs)][1:]
+    return None
+
+
 def test_the_stub_and_the_extension_agree() -> None:
     stub = ast.parse((Path(_rust.__file__).parent / "_rust.pyi").read_text())
     written: dict[str, dict[str, list[str]] | list[str]] = {
-        node.name: {
-            item.name: [argument.arg for argument in (*item.args.args, *item.args.kwonlyargs)][1:]
-            for item in node.body
-            if isinstance(item, ast.FunctionDef)
-        }
+        node.name: dict(filter(None, map(member, node.body)))
         for node in stub.body
-        if isinstance(node, ast.ClassDef)
+        if isinstance(node, ast.ClassDef) and node.name in _rust.__all__
     }
     for node in stub.body:
         if isinstance(node, ast.FunctionDef):
@@ -225,7 +229,7 @@ def test_the_stub_and_the_extension_agree() -> None:
 
     def members(kind: type) -> dict[str, list[str]]:
         return {
-            attribute: parameters(AgentRuntime if attribute == "__new__" else found)
+            attribute: parameters(kind if attribute == "__new__" else found)
             for attribute, found in vars(kind).items()
             if attribute == "__new__" or not attribute.startswith("__")
         }

@@ -1,8 +1,10 @@
 //! The reading of headers exists so that a usual event costs one call: whatever is odd about one is left
 //! to Python, which can say what it is.
 
-/// The attributes of an event, in the order in which Python's `Envelope` has them.
-const READ: [&str; 14] = [
+use crate::{moments, traces};
+
+/// The attributes of an event that are read here, in the order of `Attributes`.
+const READ: [&str; 13] = [
     "ce_id",
     "ce_source",
     "ce_type",
@@ -16,8 +18,9 @@ const READ: [&str; 14] = [
     "traceparent",
     "tracestate",
     "ce_rounds",
-    "ce_budget",
 ];
+/// What only Python reads: an event that has it is left to it.
+const BUDGET: &str = "ce_budget";
 /// The attributes of an event that is written, in the order in which Python gives them.
 pub(crate) const WRITTEN: [&str; 15] = [
     "ce_id",
@@ -51,18 +54,34 @@ const TRACE: std::ops::Range<usize> = 10..12;
 /// Each costs as much as three bytes more; Python's limit is a little higher.
 const MAX_READ_BYTES: usize = 4_000;
 const MAX_HEADERS: usize = 40;
+const MAX_TRACESTATE_BYTES: usize = 512;
+const HOPS_DIGITS: usize = 4;
 
 /// A header's name and value.
 pub(crate) type Header<'a> = (&'a str, Option<&'a [u8]>);
 /// What the headers of a usual event say.
-pub(crate) type Attributes<'a> = [Option<&'a str>; READ.len()];
+pub(crate) struct Attributes<'a> {
+    pub(crate) id: &'a str,
+    pub(crate) source: &'a str,
+    pub(crate) kind: &'a str,
+    pub(crate) workflow_id: Option<&'a str>,
+    pub(crate) workflow: Option<&'a str>,
+    pub(crate) round: Option<&'a str>,
+    pub(crate) status: Option<&'a str>,
+    pub(crate) deadline: Option<(&'a str, i64)>,
+    pub(crate) hops: Option<u16>,
+    pub(crate) llm: Option<&'a str>,
+    pub(crate) traceparent: Option<&'a str>,
+    pub(crate) tracestate: Option<&'a str>,
+    pub(crate) rounds: Option<&'a str>,
+}
 
 /// Reads the headers of a whole event in which nothing is odd; None for all others.
 pub(crate) fn read<'a>(headers: &[Header<'a>]) -> Option<Attributes<'a>> {
     if headers.len() > MAX_HEADERS {
         return None;
     }
-    let mut attributes: Attributes<'a> = [None; READ.len()];
+    let mut texts: [Option<&'a str>; READ.len()] = [None; READ.len()];
     let (mut version, mut content) = (None, None);
     for (index, (name, value)) in headers.iter().enumerate() {
         let value = (*value)?;
@@ -73,24 +92,77 @@ pub(crate) fn read<'a>(headers: &[Header<'a>]) -> Option<Attributes<'a>> {
         match *name {
             "ce_specversion" => version = Some(value),
             "content-type" => content = Some(value),
+            BUDGET => return None,
             _ => {
                 let at = READ.iter().position(|known| known == name);
-                if let Some(attribute) = at.and_then(|at| attributes.get_mut(at)) {
-                    *attribute = Some(std::str::from_utf8(value).ok()?);
+                if let Some(text) = at.and_then(|at| texts.get_mut(at)) {
+                    *text = Some(std::str::from_utf8(value).ok()?);
                 }
             }
         }
     }
-    let usual = version == Some(b"1.0")
-        && content.is_none_or(|it| it == b"application/json")
-        && attributes.iter().take(3).all(|it| it.is_some_and(|text| !text.is_empty()));
-    let bytes = attributes
+    let usual = version == Some(b"1.0") && content.is_none_or(|it| it == b"application/json");
+    let bytes = texts
         .iter()
         .enumerate()
         .filter(|(at, _)| !TRACE.contains(at))
         .filter_map(|(_, it)| it.map(|text| text.len() + 3))
         .sum::<usize>();
-    (usual && bytes <= MAX_READ_BYTES).then_some(attributes)
+    if !usual || bytes > MAX_READ_BYTES {
+        return None;
+    }
+    typed(texts)
+}
+
+fn typed<'a>(texts: [Option<&'a str>; READ.len()]) -> Option<Attributes<'a>> {
+    let [
+        id,
+        source,
+        kind,
+        workflow_id,
+        workflow,
+        round,
+        status,
+        deadline,
+        hops,
+        llm,
+        traceparent,
+        tracestate,
+        rounds,
+    ] = texts;
+    let named = |it: Option<&'a str>| it.filter(|text| !text.is_empty());
+    Some(Attributes {
+        id: named(id)?,
+        source: named(source)?,
+        kind: named(kind)?,
+        workflow_id: named(workflow_id),
+        workflow: named(workflow),
+        round: named(round),
+        status: named(status),
+        deadline: match deadline {
+            None => None,
+            Some(text) => Some((text, moments::milliseconds(text)?)),
+        },
+        hops: match hops {
+            None => None,
+            Some(text) if text.len() <= HOPS_DIGITS => Some(unsigned(text)?),
+            Some(_) => return None,
+        },
+        llm,
+        traceparent: match traceparent {
+            Some(text) if !traces::is_usual(text) => return None,
+            usual => usual,
+        },
+        tracestate: match tracestate {
+            Some(text) if text.len() > MAX_TRACESTATE_BYTES || !text.is_ascii() => return None,
+            usual => usual.filter(|_| traceparent.is_some()),
+        },
+        rounds: named(rounds),
+    })
+}
+
+fn unsigned(text: &str) -> Option<u16> {
+    text.bytes().all(|it| it.is_ascii_digit()).then(|| text.parse().ok())?
 }
 
 /// Tells whether a header is one that events have: of other names there may be any number.

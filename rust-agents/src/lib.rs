@@ -94,9 +94,13 @@ mod digests;
 #[cfg(feature = "python")]
 mod headers;
 #[cfg(feature = "python")]
+mod moments;
+#[cfg(feature = "python")]
 mod python_bindings;
 #[cfg(feature = "python")]
 mod record_batch;
+#[cfg(feature = "python")]
+mod traces;
 
 pub use agent_runtime::AgentRuntime;
 pub use agent_runtime::assignment::{Assigned, Commit};

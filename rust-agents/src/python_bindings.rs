@@ -27,12 +27,14 @@ use crate::{digests, headers};
 const MOST_REPEATED: usize = 1_000;
 const LONGEST_REPEATED: usize = 256;
 
+mod envelope;
+
 #[pymodule]
 mod _rust {
     #[pymodule_export]
-    use super::{
-        AgentRuntime, Turn, read_event, record_digest, run_id, share_headers, uuid_of, write_event,
-    };
+    use super::envelope::{Envelope, next_traceparent, read_event, write_answer, write_event};
+    #[pymodule_export]
+    use super::{AgentRuntime, Turn, record_digest, run_id, share_headers, uuid_of};
     #[pymodule_export]
     use super::{encode_records, seal_records};
 }
@@ -40,21 +42,22 @@ mod _rust {
 /// Hash a record's exact key, value and headers: `streams.envelope.record_digest` says how.
 ///
 /// Args:
-///     key: Of the record, or None.
-///     value: Of the record, or None.
-///     headers: Names and values.
+///     record: With `key`, `value` and `headers`, as it was read.
 ///
 /// Raises:
 ///     TypeError: A part is of another type.
 ///     ValueError: A part has four gigabytes or more.
 #[pyfunction]
-fn record_digest(
-    key: Option<&[u8]>,
-    value: Option<&[u8]>,
-    headers: &Bound<'_, PyAny>,
-) -> PyResult<String> {
-    let held = held(headers)?;
-    digests::record_digest(key, value, &parts_of(&held)?).ok_or_else(too_large)
+fn record_digest(record: &Bound<'_, PyAny>) -> PyResult<String> {
+    digest_of(record)
+}
+
+fn digest_of(record: &Bound<'_, PyAny>) -> PyResult<String> {
+    let py = record.py();
+    let (key, value) = (record.getattr(intern!(py, "key"))?, record.getattr(intern!(py, "value"))?);
+    let held = held(&record.getattr(intern!(py, "headers"))?)?;
+    digests::record_digest(key.extract()?, value.extract()?, &parts_of(&held)?)
+        .ok_or_else(too_large)
 }
 
 /// Name a run: `streams.envelope.run_id` says how.
@@ -78,61 +81,6 @@ fn run_id(prefix: &[u8], identity: &Bound<'_, PyTuple>) -> PyResult<String> {
 #[pyfunction]
 fn uuid_of(name: &str) -> String {
     digests::uuid_of(name)
-}
-
-/// Read the headers of a whole event in which nothing is odd; None for all others.
-///
-/// Args:
-///     headers: Names and values.
-///
-/// Returns:
-///     ce_id, ce_source, ce_type, ce_correlationid, ce_workflow, ce_pass, ce_status, ce_deadline,
-///     ce_hops, ce_llm, traceparent, tracestate, ce_rounds, ce_budget: each as text, or None where it
-///     is absent. The first three are there and not empty; no other is looked into.
-///
-/// Raises:
-///     TypeError: A part is of another type.
-#[pyfunction]
-fn read_event<'py>(headers: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyTuple>>> {
-    let held = held(headers)?;
-    let Some(attributes) = headers::read(&parts_of(&held)?) else {
-        return Ok(None);
-    };
-    let py = headers.py();
-    // A root event's id, workflow and round are one text, and one object.
-    let [first, ..] = attributes;
-    let id = first.map(|text| PyString::new(py, text));
-    let texts = attributes
-        .map(|it| if it == first { id.clone() } else { it.map(|text| PyString::new(py, text)) });
-    PyTuple::new(py, texts).map(Some)
-}
-
-/// Write the headers of an event: `streams.envelope.encode` says which.
-///
-/// Args:
-///     common: The headers before them, which all events of one type and source have.
-///     attributes: ce_id, ce_time, ce_correlationid, ce_workflow, ce_pass, ce_rounds, ce_causationid,
-///         ce_causedigest, ce_status, ce_deadline, ce_hops, ce_budget, ce_llm, traceparent,
-///         tracestate: each as text, or None where it is to be absent.
-///
-/// Raises:
-///     TypeError: A part is of another type.
-#[pyfunction]
-#[pyo3(signature = (common, *attributes))]
-fn write_event<'py>(
-    common: &Bound<'py, PyList>,
-    attributes: &Bound<'py, PyTuple>,
-) -> PyResult<Bound<'py, PyList>> {
-    let py = common.py();
-    let mut written: Vec<Bound<'py, PyAny>> = Vec::with_capacity(24);
-    written.extend(common.iter());
-    for (name, text) in headers::WRITTEN.into_iter().zip(attributes.iter_borrowed()) {
-        if !text.is_none() {
-            let value = PyBytes::new(py, text.cast::<PyString>()?.to_str()?.as_bytes());
-            written.push((PyString::intern(py, name), value).into_pyobject(py)?.into_any());
-        }
-    }
-    PyList::new(py, written)
 }
 
 /// Give the same headers in less memory: the names of an event's headers, and those headers that most

@@ -1,0 +1,61 @@
+//! The reading of moments exists so that a usual deadline is a number without Python's help: whatever is
+//! odd about one is left to Python, which can say what it is.
+
+const DAY: i64 = 24 * 60 * 60;
+
+/// Reads an RFC 3339 moment in UTC, `2026-01-31T12:00:00Z`, with or without up to six digits of a
+/// fraction: milliseconds since 1970, rounded down. None for all others.
+pub(crate) fn milliseconds(text: &str) -> Option<i64> {
+    let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
+    let (whole, fraction) = text.split_once('.').map_or((text, None), |(a, b)| (a, Some(b)));
+    let [b'0'..=b'9', .., b'0'..=b'9'] = whole.as_bytes() else {
+        return None;
+    };
+    if whole.len() != "2026-01-31T12:00:00".len() {
+        return None;
+    }
+    for (at, mark) in [(4, "-"), (7, "-"), (10, "T"), (13, ":"), (16, ":")] {
+        (whole.get(at..=at)? == mark).then_some(())?;
+    }
+    let part = |from, to| digits(whole.get(from..to)?);
+    let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
+    let (hour, minute, second) = (part(11, 13)?, part(14, 16)?, part(17, 19)?);
+    let usual = (1..=9999).contains(&year)
+        && (1..=12).contains(&month)
+        && (1..=days_of(year, month)).contains(&day)
+        && hour < 24
+        && minute < 60
+        && second < 60;
+    let rest = match fraction {
+        None => 0,
+        Some(digit) if matches!(digit.len(), 3 | 6) => {
+            digits(digit)? * if digit.len() == 3 { 1000 } else { 1 } / 1000
+        }
+        Some(_) => return None,
+    };
+    let seconds = days_since_1970(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
+    usual.then_some(seconds * 1000 + rest)
+}
+
+fn digits(text: &str) -> Option<i64> {
+    text.bytes().all(|it| it.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+fn is_leap(year: i64) -> bool {
+    year % 4 == 0 && (year % 100 != 0 || year % 400 == 0)
+}
+
+fn days_of(year: i64, month: i64) -> i64 {
+    match month {
+        2 => 28 + i64::from(is_leap(year)),
+        4 | 6 | 9 | 11 => 30,
+        _ => 31,
+    }
+}
+
+fn days_since_1970(year: i64, month: i64, day: i64) -> i64 {
+    let before = year - 1;
+    let leap_days = before / 4 - before / 100 + before / 400;
+    let months = (1..month).map(|it| days_of(year, it)).sum::<i64>();
+    before * 365 + leap_days + months + day - 1 - 719_162
+}

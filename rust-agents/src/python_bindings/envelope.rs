@@ -1,0 +1,399 @@
+//! The envelope exists in Rust so that an event's headers are read, kept and answered without making a
+//! Python object for each of them more than once.
+
+use pyo3::intern;
+use pyo3::prelude::*;
+use pyo3::sync::PyOnceLock;
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyType};
+
+use super::{digest_of, held, parts_of};
+use crate::headers::{self, Attributes};
+use crate::{digests, traces};
+
+type Text = Py<PyString>;
+
+/// The headers of one event, decoded.
+///
+/// Attributes:
+///     id: `ce_id`, or the record's place if it has no CloudEvents headers at all.
+///     source: `ce_source`, or empty.
+///     type: `ce_type`.
+///     workflow_id: `ce_correlationid`.
+///     workflow: `ce_workflow`, the declared workflow's name, or none.
+///     round: `ce_pass`: the root event, or the last back edge's, so that joins never mix rounds.
+///     status: `ce_status` on results.
+///     deadline: `ce_deadline`, with its zone.
+///     hops: `ce_hops`: how many more agents may be gone through, or none for no limit.
+///     llm: `ce_llm`: "off" once any agent upstream ran in evidence mode.
+///     traceparent: W3C trace context.
+///     tracestate: W3C trace state.
+///     rounds: `ce_rounds`: which ways back were taken, and how often; `streams.rounds` reads it.
+///     budget: `ce_budget`: what may still be spent on models, or none for no limit.
+#[pyclass(module = "streams.envelope")]
+pub(super) struct Envelope {
+    #[pyo3(get, set)]
+    id: Text,
+    #[pyo3(get, set)]
+    source: Text,
+    #[pyo3(get, set, name = "type")]
+    kind: Text,
+    #[pyo3(get, set)]
+    workflow_id: Text,
+    #[pyo3(get, set)]
+    workflow: Option<Text>,
+    #[pyo3(get, set)]
+    round: Option<Text>,
+    #[pyo3(get, set)]
+    status: Option<Text>,
+    until: Option<Moment>,
+    #[pyo3(get, set)]
+    hops: Option<u16>,
+    #[pyo3(get, set)]
+    llm: Option<Text>,
+    #[pyo3(get, set)]
+    traceparent: Option<Text>,
+    #[pyo3(get, set)]
+    tracestate: Option<Text>,
+    #[pyo3(get, set)]
+    rounds: Option<Text>,
+    #[pyo3(get, set)]
+    budget: Option<Py<PyAny>>,
+}
+
+/// A moment as it is written, and in milliseconds since 1970.
+struct Moment {
+    text: Text,
+    milliseconds: i64,
+}
+
+#[pymethods]
+impl Envelope {
+    #[new]
+    #[pyo3(signature = (
+        id, source, r#type, workflow_id, workflow = None, round = None, status = None, deadline = None,
+        hops = None, llm = None, traceparent = None, tracestate = None, rounds = None, budget = None
+    ))]
+    #[allow(clippy::too_many_arguments, reason = "they are the headers of an event")]
+    fn new(
+        id: Text,
+        source: Text,
+        r#type: Text,
+        workflow_id: Text,
+        workflow: Option<Text>,
+        round: Option<Text>,
+        status: Option<Text>,
+        deadline: Option<Bound<'_, PyAny>>,
+        hops: Option<u16>,
+        llm: Option<Text>,
+        traceparent: Option<Text>,
+        tracestate: Option<Text>,
+        rounds: Option<Text>,
+        budget: Option<Py<PyAny>>,
+    ) -> PyResult<Self> {
+        Ok(Self {
+            id,
+            source,
+            kind: r#type,
+            workflow_id,
+            workflow,
+            round,
+            status,
+            until: deadline.map(|it| Moment::of(&it)).transpose()?,
+            hops,
+            llm,
+            traceparent,
+            tracestate,
+            rounds,
+            budget,
+        })
+    }
+
+    /// `ce_deadline` as a `datetime`, or None.
+    #[getter]
+    fn deadline<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
+        self.until.as_ref().map(|it| it.datetime(py)).transpose()
+    }
+
+    #[setter]
+    fn set_deadline(&mut self, deadline: Option<Bound<'_, PyAny>>) -> PyResult<()> {
+        self.until = deadline.map(|it| Moment::of(&it)).transpose()?;
+        Ok(())
+    }
+
+    /// `ce_deadline` in milliseconds since 1970, rounded down, or None.
+    #[getter]
+    fn deadline_ms(&self) -> Option<i64> {
+        self.until.as_ref().map(|it| it.milliseconds)
+    }
+
+    /// Give what makes two records the same event: source and id. None: it is only its place.
+    fn identity<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let (source, id) = (self.source.to_str(py)?, self.id.to_str(py)?);
+        let identity = || format!("{}:{source}{id}", source.chars().count());
+        Ok((!source.is_empty()).then(|| PyBytes::new(py, identity().as_bytes())))
+    }
+
+    fn __copy__(&self, py: Python<'_>) -> Self {
+        let text = |it: &Option<Text>| it.as_ref().map(|text| text.clone_ref(py));
+        Self {
+            id: self.id.clone_ref(py),
+            source: self.source.clone_ref(py),
+            kind: self.kind.clone_ref(py),
+            workflow_id: self.workflow_id.clone_ref(py),
+            workflow: text(&self.workflow),
+            round: text(&self.round),
+            status: text(&self.status),
+            until: self.until.as_ref().map(|it| Moment { text: it.text.clone_ref(py), ..*it }),
+            hops: self.hops,
+            llm: text(&self.llm),
+            traceparent: text(&self.traceparent),
+            tracestate: text(&self.tracestate),
+            rounds: text(&self.rounds),
+            budget: self.budget.as_ref().map(|it| it.clone_ref(py)),
+        }
+    }
+
+    fn __eq__(&self, py: Python<'_>, other: &Self) -> PyResult<bool> {
+        self.fields(py)?.eq(other.fields(py)?)
+    }
+
+    fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
+        Ok(format!("Envelope({})", self.fields(py)?.repr()?))
+    }
+}
+
+impl Envelope {
+    fn read(py: Python<'_>, it: &Attributes<'_>) -> Self {
+        let id = PyString::new(py, it.id).unbind();
+        // A root event's id, workflow and round are one text, and one object.
+        let text = |text: &str| {
+            if text == it.id { id.clone_ref(py) } else { PyString::new(py, text).unbind() }
+        };
+        Self {
+            source: PyString::new(py, it.source).unbind(),
+            kind: PyString::intern(py, it.kind).unbind(),
+            workflow_id: text(it.workflow_id.unwrap_or(it.id)),
+            workflow: it.workflow.map(text),
+            round: it.round.map(text),
+            status: it.status.map(text),
+            until: it
+                .deadline
+                .map(|(moment, milliseconds)| Moment { text: text(moment), milliseconds }),
+            hops: it.hops,
+            llm: it.llm.map(text),
+            traceparent: it.traceparent.map(text),
+            tracestate: it.tracestate.map(text),
+            rounds: it.rounds.map(text),
+            budget: None,
+            id,
+        }
+    }
+    fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
+        let fields = PyDict::new(py);
+        fields.set_item("id", &self.id)?;
+        fields.set_item("source", &self.source)?;
+        fields.set_item("type", &self.kind)?;
+        fields.set_item("workflow_id", &self.workflow_id)?;
+        fields.set_item("workflow", &self.workflow)?;
+        fields.set_item("round", &self.round)?;
+        fields.set_item("status", &self.status)?;
+        fields.set_item("deadline", self.deadline(py)?)?;
+        fields.set_item("hops", self.hops)?;
+        fields.set_item("llm", &self.llm)?;
+        fields.set_item("traceparent", &self.traceparent)?;
+        fields.set_item("tracestate", &self.tracestate)?;
+        fields.set_item("rounds", &self.rounds)?;
+        fields.set_item("budget", &self.budget)?;
+        Ok(fields)
+    }
+
+    fn deadline_text<'a>(&'a self, py: Python<'a>) -> PyResult<Option<&'a str>> {
+        self.until.as_ref().map(|it| it.text.to_str(py)).transpose()
+    }
+}
+
+impl Moment {
+    fn of(moment: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let py = moment.py();
+        let seconds: f64 = moment.call_method0(intern!(py, "timestamp"))?.extract()?;
+        let text = moment.call_method0(intern!(py, "isoformat"))?.cast_into::<PyString>()?.unbind();
+        #[allow(clippy::cast_possible_truncation, reason = "a datetime's years have four digits")]
+        Ok(Self { text, milliseconds: (seconds * 1000.0).floor() as i64 })
+    }
+
+    fn datetime<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        static DATETIME: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+        DATETIME
+            .import(py, "datetime", "datetime")?
+            .call_method1(intern!(py, "fromisoformat"), (&self.text,))
+    }
+}
+
+/// Read the headers of a whole event in which nothing is odd; None for all others, and where there is a
+/// budget.
+///
+/// Args:
+///     headers: Names and values.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+#[pyfunction]
+pub(super) fn read_event(headers: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>> {
+    let held = held(headers)?;
+    Ok(headers::read(&parts_of(&held)?).map(|it| Envelope::read(headers.py(), &it)))
+}
+
+/// Write the headers of an event: `streams.envelope.encode` says which.
+///
+/// Args:
+///     common: The headers before them, which all events of one type and source have.
+///     envelope: What the event is.
+///     time: `ce_time`.
+///     causes: Identity and record digest of every event this one answers.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+#[pyfunction]
+pub(super) fn write_event<'py>(
+    common: &Bound<'py, PyList>,
+    envelope: PyRef<'_, Envelope>,
+    time: &str,
+    causes: Vec<(String, String)>,
+) -> PyResult<Bound<'py, PyList>> {
+    let py = common.py();
+    let hops = envelope.hops.map(|it| it.to_string());
+    let budget = envelope.budget.as_ref().map(|it| formatted(it.bind(py))).transpose()?;
+    let written = Written {
+        id: envelope.id.to_str(py)?,
+        time,
+        causes: &causes,
+        status: text(py, envelope.status.as_ref())?,
+        hops: hops.as_deref(),
+        budget: budget.as_deref(),
+        llm: text(py, envelope.llm.as_ref())?,
+        traceparent: text(py, envelope.traceparent.as_ref())?,
+    };
+    written.headers(common, &envelope)
+}
+
+/// Write the headers of a run's result: `streams.envelope.answer` says which.
+///
+/// Args:
+///     common: The headers before them, which all results of one source have.
+///     given: What the run answers.
+///     run: Its id.
+///     time: `ce_time`.
+///     answered: Identity and record of every event it answers.
+///     status: How it ended.
+///     budget: What is left, or None.
+///     llm: As in `Envelope`.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+///     ValueError: A part of a record has four gigabytes or more.
+#[pyfunction]
+#[allow(clippy::too_many_arguments, reason = "they are what an answer says in other words")]
+pub(super) fn write_answer<'py>(
+    common: &Bound<'py, PyList>,
+    given: PyRef<'_, Envelope>,
+    run: &str,
+    time: &str,
+    answered: Vec<(String, Bound<'py, PyAny>)>,
+    status: &str,
+    budget: Option<Bound<'py, PyAny>>,
+    llm: Option<&str>,
+) -> PyResult<Bound<'py, PyList>> {
+    let py = common.py();
+    let causes = answered
+        .into_iter()
+        .map(|(id, record)| Ok((id, digest_of(&record)?)))
+        .collect::<PyResult<Vec<_>>>()?;
+    let hops = given.hops.map(|it| it.saturating_sub(1).to_string());
+    let budget = budget.map(|it| formatted(&it)).transpose()?;
+    let traceparent = traces::next(text(py, given.traceparent.as_ref())?, run);
+    let written = Written {
+        id: &digests::uuid_of(&format!("{run}/1")),
+        time,
+        causes: &causes,
+        status: Some(status),
+        hops: hops.as_deref(),
+        budget: budget.as_deref(),
+        llm,
+        traceparent: Some(&traceparent),
+    };
+    written.headers(common, &given)
+}
+
+/// Continue a W3C trace, valid as an envelope has it, with a run as its span, or begin one.
+#[pyfunction]
+#[pyo3(signature = (current, run))]
+pub(super) fn next_traceparent(current: Option<&str>, run: &str) -> String {
+    traces::next(current, run)
+}
+
+/// What an event that is written says itself; the rest is its envelope's.
+struct Written<'a> {
+    id: &'a str,
+    time: &'a str,
+    causes: &'a [(String, String)],
+    status: Option<&'a str>,
+    hops: Option<&'a str>,
+    budget: Option<&'a str>,
+    llm: Option<&'a str>,
+    traceparent: Option<&'a str>,
+}
+
+impl Written<'_> {
+    fn headers<'py>(
+        &self,
+        common: &Bound<'py, PyList>,
+        envelope: &Envelope,
+    ) -> PyResult<Bound<'py, PyList>> {
+        static NAMES: PyOnceLock<Vec<Text>> = PyOnceLock::new();
+        let py = common.py();
+        let names = NAMES.get_or_init(py, || {
+            headers::WRITTEN.iter().map(|it| PyString::intern(py, it).unbind()).collect()
+        });
+        let some = |joined: String| (!self.causes.is_empty()).then_some(joined);
+        let ids = some(joined(self.causes.iter().map(|(id, _)| id.as_str())));
+        let digests = some(joined(self.causes.iter().map(|(_, digest)| digest.as_str())));
+        let texts = [
+            Some(self.id),
+            Some(self.time),
+            Some(envelope.workflow_id.to_str(py)?),
+            text(py, envelope.workflow.as_ref())?,
+            text(py, envelope.round.as_ref())?,
+            text(py, envelope.rounds.as_ref())?,
+            ids.as_deref(),
+            digests.as_deref(),
+            self.status,
+            envelope.deadline_text(py)?,
+            self.hops,
+            self.budget,
+            self.llm,
+            self.traceparent,
+            text(py, envelope.tracestate.as_ref())?,
+        ];
+        let mut written: Vec<Bound<'py, PyAny>> = Vec::with_capacity(24);
+        written.extend(common.iter());
+        for (name, text) in names.iter().zip(texts) {
+            if let Some(text) = text {
+                let header = (name.bind(py), PyBytes::new(py, text.as_bytes()));
+                written.push(header.into_pyobject(py)?.into_any());
+            }
+        }
+        PyList::new(py, written)
+    }
+}
+
+fn text<'a>(py: Python<'a>, text: Option<&'a Text>) -> PyResult<Option<&'a str>> {
+    text.map(|it| it.to_str(py)).transpose()
+}
+
+fn formatted(budget: &Bound<'_, PyAny>) -> PyResult<String> {
+    budget.call_method0(intern!(budget.py(), "format"))?.extract()
+}
+
+fn joined<'a>(parts: impl Iterator<Item = &'a str>) -> String {
+    parts.collect::<Vec<_>>().join(",")
+}
