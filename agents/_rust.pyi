@@ -1,6 +1,6 @@
 # What Python may know of the Rust machine; `agents/tests/test_machine.py` keeps it equal to the extension,
 # whose own docstrings say what everything means.
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from typing import Literal, Protocol, TypeAlias, final
 
@@ -8,6 +8,7 @@ from agents.core.budget import Budget
 
 __all__ = [
     "AgentRuntime",
+    "EncodedHeaders",
     "Envelope",
     "Turn",
     "encode_records",
@@ -22,6 +23,7 @@ __all__ = [
     "write_event",
 ]
 
+_Headers: TypeAlias = EncodedHeaders | Sequence[tuple[str, bytes | None]]
 _Budget: TypeAlias = tuple[int | None, int | None, int | None]
 
 @final
@@ -131,6 +133,12 @@ class Envelope:
     def __copy__(self) -> Envelope: ...
     def __eq__(self, other: object) -> bool: ...
 
+@final
+class EncodedHeaders:
+    def __new__(cls, headers: Iterable[tuple[str, bytes | None]]) -> EncodedHeaders: ...
+    def __len__(self) -> int: ...
+    def __iter__(self) -> Iterator[tuple[str, bytes]]: ...
+
 class _Record(Protocol):
     @property
     def key(self) -> bytes | None: ...
@@ -148,10 +156,10 @@ def share_headers(
 ) -> tuple[tuple[str, bytes | None], ...]: ...
 def read_event(headers: Iterable[tuple[str, bytes | None]]) -> Envelope | None: ...
 def write_event(
-    common: list[tuple[str, bytes]], envelope: Envelope, time: str, causes: Sequence[tuple[str, str]]
-) -> list[tuple[str, bytes]]: ...
+    common: EncodedHeaders, envelope: Envelope, time: str, causes: Sequence[tuple[str, str]]
+) -> EncodedHeaders: ...
 def write_answer(
-    common: list[tuple[str, bytes]],
+    common: EncodedHeaders,
     given: Envelope,
     run: str,
     time: str,
@@ -159,10 +167,10 @@ def write_answer(
     status: str,
     budget: Budget | None,
     llm: str | None,
-) -> list[tuple[str, bytes]]: ...
+) -> EncodedHeaders: ...
 def next_traceparent(current: str | None, run: str) -> str: ...
 def encode_records(
-    records: Iterable[tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]], limit: int
+    records: Iterable[tuple[int, bytes | None, bytes | None, _Headers]], limit: int
 ) -> tuple[bytes, int]: ...
 def seal_records(
     records: bytes, count: int, timestamp: int, producer_id: int, producer_epoch: int, base_sequence: int

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from benchmarks.harness import PAYLOAD, WORKFLOW, Arena, Figures, Report, Spread, Way, in_turn, table
-from streams.envelope import JOURNAL, TASK, Envelope, Headers, Record
+from streams.envelope import JOURNAL, TASK, EncodedHeaders, Envelope, Headers, Record
 from streams.kafka.reader import Place, Reader
 from streams.restore import WINDOW
 
@@ -279,8 +279,8 @@ class History:
         self._put("results", partition, name, value, headers)
         self._ends[partition] += 1
 
-    def _put(self, kind: str, partition: int, key: str, value: Any, headers: Headers) -> Put:
-        record = Put(key.encode(), json.dumps(value).encode(), headers)
+    def _put(self, kind: str, partition: int, key: str, value: Any, headers: EncodedHeaders) -> Put:
+        record = Put(key.encode(), json.dumps(value).encode(), list(headers))
         self._waiting.setdefault((self._kinds[kind], partition), []).append(record)
         return record
 

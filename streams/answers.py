@@ -15,7 +15,7 @@ from agents.core.workflow import Back
 from streams import envelope as envelopes
 from streams import rounds
 from streams.dead_letters import Letter
-from streams.envelope import Headers, Record
+from streams.envelope import EncodedHeaders, Record
 from streams.payloads import BackPayload, ResultPayload, ResultWriter, RootValue
 from streams.topics import MAX_RECORD_BYTES
 from streams.work import NO_SUCCESS, Part, Work, failed, parse, parse_task
@@ -45,7 +45,7 @@ class Outcome:
     """A result, encoded; published as it is however often that takes."""
 
     value: bytes
-    headers: Headers
+    headers: EncodedHeaders
     status: AgentStatus
     error: ErrorDetail | None
     letters: Sequence[Letter] = ()  # published before the result
@@ -173,7 +173,7 @@ class Answers:
             return None
         return work.workflow.way_back(self._agent.name, result.verdict)
 
-    def _headers(self, work: Work, status: AgentStatus) -> Headers:
+    def _headers(self, work: Work, status: AgentStatus) -> EncodedHeaders:
         given, parts = work.envelope, work.parts
         answered: Iterable[Work | Part] = parts.values() if parts else (work,)
         return envelopes.answer(

@@ -64,6 +64,7 @@ HOPS_DIGITS = 5  # fewer: up to 9,999 hops
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Envelope = _rust.Envelope
+EncodedHeaders = _rust.EncodedHeaders
 Header = tuple[str, bytes | None]
 Headers = list[tuple[str, bytes]]
 
@@ -229,7 +230,7 @@ def fallback(record: Record) -> Envelope:
     )
 
 
-def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> Headers:
+def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> EncodedHeaders:
     """Make the headers of an event that is about to be published.
 
     Args:
@@ -248,7 +249,7 @@ def answer(  # noqa: PLR0913 (what differs from the answered event, keyword-only
     status: str,
     budget: Budget | None,
     llm: str | None,
-) -> Headers:
+) -> EncodedHeaders:
     """Make the headers of a run's result: those of what it answers, but for what is told here.
 
     The same as `encode` makes of an envelope, with none made: there is one result for every event.
@@ -266,9 +267,9 @@ def answer(  # noqa: PLR0913 (what differs from the answered event, keyword-only
 
 
 @lru_cache(1_000)
-def _common(kind: str, source: str) -> Headers:
+def _common(kind: str, source: str) -> EncodedHeaders:
     """Give the headers that all events of one type from one source have."""
-    return [*COMMON[kind], ("ce_source", source.encode())]
+    return EncodedHeaders([*COMMON[kind], ("ce_source", source.encode())])
 
 
 def now() -> str:

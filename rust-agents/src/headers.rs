@@ -1,6 +1,7 @@
 //! The reading of headers exists so that a usual event costs one call: whatever is odd about one is left
 //! to Python, which can say what it is.
 
+use crate::wire::{push_part, take_part};
 use crate::{moments, traces};
 
 /// The attributes of an event that are read here, in the order of `Attributes`.
@@ -173,4 +174,44 @@ pub(crate) fn is_known(name: &str) -> bool {
 /// Tells whether a header is the same in most events of one topic.
 pub(crate) fn is_repeated(name: &str) -> bool {
     REPEATED.contains(&name)
+}
+
+/// The headers of a record that is written, as Kafka takes them.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Encoded {
+    bytes: Vec<u8>,
+    count: usize,
+}
+
+impl Encoded {
+    /// Takes one more.
+    pub(crate) fn push(&mut self, name: &str, value: Option<&[u8]>) {
+        push_part(Some(name.as_bytes()), &mut self.bytes);
+        push_part(value, &mut self.bytes);
+        self.count += 1;
+    }
+
+    /// Makes room for so many bytes more.
+    pub(crate) fn reserve(&mut self, bytes: usize) {
+        self.bytes.reserve(bytes);
+    }
+
+    /// All of them, one after the other.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
+    /// How many they are.
+    pub(crate) const fn count(&self) -> usize {
+        self.count
+    }
+
+    /// Gives them one by one.
+    pub(crate) fn iter(&self) -> impl Iterator<Item = Header<'_>> {
+        let mut rest = self.bytes();
+        std::iter::from_fn(move || {
+            let name = std::str::from_utf8(take_part(&mut rest).ok()??).ok()?;
+            Some((name, take_part(&mut rest).ok()?))
+        })
+    }
 }

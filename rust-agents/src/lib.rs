@@ -101,6 +101,8 @@ mod python_bindings;
 mod record_batch;
 #[cfg(feature = "python")]
 mod traces;
+#[cfg(feature = "python")]
+mod wire;
 
 pub use agent_runtime::AgentRuntime;
 pub use agent_runtime::assignment::{Assigned, Commit};

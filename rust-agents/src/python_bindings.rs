@@ -15,7 +15,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PySequence, PyString, PyTuple};
 
-use crate::headers::Header;
+use crate::headers::{Encoded, Header};
 use crate::record_batch::{self, Producer, Records};
 use crate::{
     Amount, Ask, Assigned, Budget, Failure, Identity, Input, Lane, Limits, Misuse, Offer, Place,
@@ -29,10 +29,14 @@ const LONGEST_REPEATED: usize = 256;
 
 mod envelope;
 
+use envelope::EncodedHeaders;
+
 #[pymodule]
 mod _rust {
     #[pymodule_export]
-    use super::envelope::{Envelope, next_traceparent, read_event, write_answer, write_event};
+    use super::envelope::{
+        EncodedHeaders, Envelope, next_traceparent, read_event, write_answer, write_event,
+    };
     #[pymodule_export]
     use super::{AgentRuntime, Turn, record_digest, run_id, share_headers, uuid_of};
     #[pymodule_export]
@@ -578,16 +582,21 @@ fn encode_record(
     record: &Bound<'_, PyAny>,
     name: &fmt::Arguments<'_>,
 ) -> PyResult<bool> {
-    let (_, key, value, headers): (Bound<'_, PyAny>, _, _, Bound<'_, PySequence>) = record
+    let (_, key, value, headers): (Bound<'_, PyAny>, _, _, Bound<'_, PyAny>) = record
         .extract()
         .map_err(|error| wrong(record, name, "(number, key, value, headers)", &error))?;
-    let headers = headers.to_tuple()?;
-    let mut parts = Vec::with_capacity(headers.len());
-    for (index, header) in headers.iter_borrowed().enumerate() {
-        let part: Header<'_> = header.extract().map_err(|error| {
+    if let Ok(headers) = headers.cast::<EncodedHeaders>() {
+        return encoded.push(key, value, headers.get().encoded()).ok_or_else(batch_too_large);
+    }
+    let headers = headers.cast::<PySequence>().map_err(|error| {
+        wrong(record, &format_args!("{name}.headers"), "a sequence of (name, value)", &error.into())
+    })?;
+    let mut parts = Encoded::default();
+    for (index, header) in headers.to_tuple()?.iter_borrowed().enumerate() {
+        let (part, value): Header<'_> = header.extract().map_err(|error| {
             wrong(record, &format_args!("{name}.headers[{index}]"), "(name, value)", &error)
         })?;
-        parts.push(part);
+        parts.push(part, value);
     }
     encoded.push(key, value, &parts).ok_or_else(batch_too_large)
 }

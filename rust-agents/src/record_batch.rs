@@ -7,7 +7,8 @@
 
 use crc32c::{crc32c, crc32c_append};
 
-use crate::headers::Header;
+use crate::headers::Encoded;
+use crate::wire::{push_number, push_part, size_of_number, size_of_part};
 
 /// What stands before the records of a batch.
 pub(crate) const HEAD: usize = 61;
@@ -20,8 +21,6 @@ const FORMAT: i8 = 2;
 /// Uncompressed, of no transaction, with its producer's times, which the topic may replace.
 const ATTRIBUTES: i16 = 0;
 const UNKNOWN_LEADER_EPOCH: i32 = -1;
-/// The length of what is null, as a number of variable length.
-const NULL: u8 = 1;
 
 /// The producer of a batch, as Kafka knows it.
 #[derive(Clone, Copy, Debug)]
@@ -51,36 +50,29 @@ impl Records {
         &mut self,
         key: Option<&[u8]>,
         value: Option<&[u8]>,
-        headers: &[Header<'_>],
+        headers: &Encoded,
     ) -> Option<bool> {
         let offset = usize::try_from(self.count).ok()?;
-        let of_headers: usize = headers
-            .iter()
-            .map(|(name, value)| size_of(Some(name.as_bytes())) + size_of(*value))
-            .sum();
         // Before the key: attributes and the difference of times, which are none.
         let body = 2
             + size_of_number(offset)
-            + size_of(key)
-            + size_of(value)
-            + size_of_number(headers.len())
-            + of_headers;
+            + size_of_part(key)
+            + size_of_part(value)
+            + size_of_number(headers.count())
+            + headers.bytes().len();
         let size = HEAD + self.encoded.len() + size_of_number(body) + body;
         if size >= self.limit && self.count > 0 {
             return Some(false);
         }
         i32::try_from(size).ok()?;
         self.encoded.reserve(size_of_number(body) + body);
-        self.number(body);
+        push_number(body, &mut self.encoded);
         self.encoded.extend_from_slice(&[0, 0]);
-        self.number(offset);
-        self.part(key);
-        self.part(value);
-        self.number(headers.len());
-        for (name, value) in headers {
-            self.part(Some(name.as_bytes()));
-            self.part(*value);
-        }
+        push_number(offset, &mut self.encoded);
+        push_part(key, &mut self.encoded);
+        push_part(value, &mut self.encoded);
+        push_number(headers.count(), &mut self.encoded);
+        self.encoded.extend_from_slice(headers.bytes());
         self.count += 1;
         Some(true)
     }
@@ -93,26 +85,6 @@ impl Records {
     /// How many they are.
     pub(crate) const fn count(&self) -> i32 {
         self.count
-    }
-
-    fn part(&mut self, part: Option<&[u8]>) {
-        match part {
-            Some(bytes) => {
-                self.number(bytes.len());
-                self.encoded.extend_from_slice(bytes);
-            }
-            None => self.encoded.push(NULL),
-        }
-    }
-
-    /// Writes a number in seven bits a byte, doubled, because odd ones are negative.
-    fn number(&mut self, number: usize) {
-        let mut rest = number << 1;
-        while rest > 0x7f {
-            self.encoded.push(lowest_byte(rest) | 0x80);
-            rest >>= 7;
-        }
-        self.encoded.push(lowest_byte(rest));
     }
 }
 
@@ -142,19 +114,4 @@ pub(crate) fn head(
     head.extend_from_slice(&checksum.to_be_bytes());
     head.extend_from_slice(&checked);
     Some(head)
-}
-
-fn size_of(part: Option<&[u8]>) -> usize {
-    part.map_or(1, |bytes| size_of_number(bytes.len()) + bytes.len())
-}
-
-/// How many bytes a number takes: seven bits of it, doubled, go into each.
-const fn size_of_number(number: usize) -> usize {
-    let bits = usize::BITS - (number << 1 | 1).leading_zeros();
-    bits.div_ceil(7) as usize
-}
-
-const fn lowest_byte(number: usize) -> u8 {
-    let [lowest, ..] = number.to_le_bytes();
-    lowest
 }

@@ -109,7 +109,7 @@ class NewTask:
             raise too_large(len(value))
         return value
 
-    def _headers(self) -> envelopes.Headers:
+    def _headers(self) -> envelopes.EncodedHeaders:
         deadline = self.order.deadline
         return envelopes.encode(
             Envelope(

@@ -15,7 +15,7 @@ from aiokafka.errors import KafkaConnectionError, KafkaError, MessageSizeTooLarg
 from aiokafka.partitioner import murmur2
 
 from agents.core.errors import ConfigurationError
-from streams.envelope import Headers
+from streams.envelope import EncodedHeaders, Headers
 from streams.kafka.admin import unreachable
 from streams.kafka.connection import Connection
 from streams.kafka.private_access import Sendable
@@ -74,7 +74,13 @@ class Publisher:
         return frozenset()
 
     async def send(
-        self, topic: str, partition: int, *, key: bytes | None, value: bytes, headers: Headers
+        self,
+        topic: str,
+        partition: int,
+        *,
+        key: bytes | None,
+        value: bytes,
+        headers: Headers | EncodedHeaders,
     ) -> "asyncio.Future[Any]":
         """Hand a record over; returns when it is buffered.
 
@@ -86,7 +92,7 @@ class Publisher:
         """
         try:
             sent: asyncio.Future[Any] = await self.producer.send(
-                topic, value, key, partition=partition, headers=headers
+                topic, value, key, partition=partition, headers=list(headers)
             )
         except MessageSizeTooLargeError:
             raise RecordTooLargeError(
@@ -106,7 +112,13 @@ class Publisher:
         return Outbox(self, topic, partition, acknowledged, failed, too_large)
 
     async def deliver(
-        self, topic: str, partition: int, *, key: bytes | None, value: bytes, headers: Headers
+        self,
+        topic: str,
+        partition: int,
+        *,
+        key: bytes | None,
+        value: bytes,
+        headers: Headers | EncodedHeaders,
     ) -> int:
         """Send a record until Kafka has it, however often that takes; gives its offset.
 
@@ -121,7 +133,13 @@ class Publisher:
                 await asyncio.sleep(RETRY_PAUSE)
 
     async def send_and_wait(
-        self, topic: str, partition: int, *, key: bytes | None, value: bytes, headers: Headers
+        self,
+        topic: str,
+        partition: int,
+        *,
+        key: bytes | None,
+        value: bytes,
+        headers: Headers | EncodedHeaders,
     ) -> int:
         """Send a record and give its offset once all replicas have it.
 
@@ -138,7 +156,7 @@ class Outgoing(NamedTuple):
     number: int
     key: bytes | None
     value: bytes | None
-    headers: Headers
+    headers: Headers | EncodedHeaders
 
 
 TooLarge = Callable[[Outgoing], Outgoing | None]

@@ -5,7 +5,7 @@ from collections.abc import Iterable, Sequence
 from agents import _rust
 
 # Number, key, value, headers; the number is the caller's own.
-Record = tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]]]
+Record = tuple[int, bytes | None, bytes | None, Sequence[tuple[str, bytes | None]] | _rust.EncodedHeaders]
 
 
 class RecordBatch:

@@ -15,7 +15,7 @@ from typing import Any
 
 from aiokafka.admin import AIOKafkaAdminClient
 
-from streams.envelope import TASK, Envelope, Headers, Record, encode, task_id
+from streams.envelope import TASK, EncodedHeaders, Envelope, Headers, Record, encode, task_id
 from streams.kafka.connection import Connection
 from streams.kafka.publisher import OwnPublisher, partition_for
 from streams.kafka.reader import Reader
@@ -142,7 +142,12 @@ class Deployment:
         return ids
 
     async def raw(
-        self, publisher: OwnPublisher, agent: str, key: bytes, value: bytes | None, headers: Headers
+        self,
+        publisher: OwnPublisher,
+        agent: str,
+        key: bytes,
+        value: bytes | None,
+        headers: Headers | EncodedHeaders,
     ) -> str:
         """Publish any record to an agent's tasks and give its place."""
         topic, partition = self.topics.tasks(agent), partition_for(key, PARTITIONS)

@@ -4,10 +4,10 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyType};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyType};
 
 use super::{digest_of, held, parts_of};
-use crate::headers::{self, Attributes};
+use crate::headers::{self, Attributes, Encoded};
 use crate::{digests, traces};
 
 type Text = Py<PyString>;
@@ -229,6 +229,46 @@ impl Moment {
     }
 }
 
+/// The headers of an event that is written, as Kafka takes them: a small part of what they take as tuples.
+///
+/// Args:
+///     headers: Names and values.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+#[pyclass(frozen, module = "streams.envelope")]
+pub(super) struct EncodedHeaders(Encoded);
+
+#[pymethods]
+impl EncodedHeaders {
+    #[new]
+    fn new(headers: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let mut encoded = Encoded::default();
+        for (name, value) in parts_of(&held(headers)?)? {
+            encoded.push(name, value);
+        }
+        Ok(Self(encoded))
+    }
+
+    fn __len__(&self) -> usize {
+        self.0.count()
+    }
+
+    fn __iter__<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyIterator>> {
+        let pairs = PyList::empty(py);
+        for (name, value) in self.0.iter() {
+            pairs.append((name, value.map(|it| PyBytes::new(py, it))))?;
+        }
+        pairs.try_iter()
+    }
+}
+
+impl EncodedHeaders {
+    pub(super) fn encoded(&self) -> &Encoded {
+        &self.0
+    }
+}
+
 /// Read the headers of a whole event in which nothing is odd; None for all others, and where there is a
 /// budget.
 ///
@@ -254,13 +294,13 @@ pub(super) fn read_event(headers: &Bound<'_, PyAny>) -> PyResult<Option<Envelope
 /// Raises:
 ///     TypeError: A part is of another type.
 #[pyfunction]
-pub(super) fn write_event<'py>(
-    common: &Bound<'py, PyList>,
+pub(super) fn write_event(
+    py: Python<'_>,
+    common: &EncodedHeaders,
     envelope: PyRef<'_, Envelope>,
     time: &str,
     causes: Vec<(String, String)>,
-) -> PyResult<Bound<'py, PyList>> {
-    let py = common.py();
+) -> PyResult<EncodedHeaders> {
     let hops = envelope.hops.map(|it| it.to_string());
     let budget = envelope.budget.as_ref().map(|it| formatted(it.bind(py))).transpose()?;
     let written = Written {
@@ -273,7 +313,7 @@ pub(super) fn write_event<'py>(
         llm: text(py, envelope.llm.as_ref())?,
         traceparent: text(py, envelope.traceparent.as_ref())?,
     };
-    written.headers(common, &envelope)
+    written.after(py, common, &envelope)
 }
 
 /// Write the headers of a run's result: `streams.envelope.answer` says which.
@@ -294,7 +334,8 @@ pub(super) fn write_event<'py>(
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "they are what an answer says in other words")]
 pub(super) fn write_answer<'py>(
-    common: &Bound<'py, PyList>,
+    py: Python<'py>,
+    common: &EncodedHeaders,
     given: PyRef<'_, Envelope>,
     run: &str,
     time: &str,
@@ -302,8 +343,7 @@ pub(super) fn write_answer<'py>(
     status: &str,
     budget: Option<Bound<'py, PyAny>>,
     llm: Option<&str>,
-) -> PyResult<Bound<'py, PyList>> {
-    let py = common.py();
+) -> PyResult<EncodedHeaders> {
     let causes = answered
         .into_iter()
         .map(|(id, record)| Ok((id, digest_of(&record)?)))
@@ -321,7 +361,7 @@ pub(super) fn write_answer<'py>(
         llm,
         traceparent: Some(&traceparent),
     };
-    written.headers(common, &given)
+    written.after(py, common, &given)
 }
 
 /// Continue a W3C trace, valid as an envelope has it, with a run as its span, or begin one.
@@ -344,16 +384,12 @@ struct Written<'a> {
 }
 
 impl Written<'_> {
-    fn headers<'py>(
+    fn after(
         &self,
-        common: &Bound<'py, PyList>,
+        py: Python<'_>,
+        common: &EncodedHeaders,
         envelope: &Envelope,
-    ) -> PyResult<Bound<'py, PyList>> {
-        static NAMES: PyOnceLock<Vec<Text>> = PyOnceLock::new();
-        let py = common.py();
-        let names = NAMES.get_or_init(py, || {
-            headers::WRITTEN.iter().map(|it| PyString::intern(py, it).unbind()).collect()
-        });
+    ) -> PyResult<EncodedHeaders> {
         let some = |joined: String| (!self.causes.is_empty()).then_some(joined);
         let ids = some(joined(self.causes.iter().map(|(id, _)| id.as_str())));
         let digests = some(joined(self.causes.iter().map(|(_, digest)| digest.as_str())));
@@ -374,15 +410,16 @@ impl Written<'_> {
             self.traceparent,
             text(py, envelope.tracestate.as_ref())?,
         ];
-        let mut written: Vec<Bound<'py, PyAny>> = Vec::with_capacity(24);
-        written.extend(common.iter());
-        for (name, text) in names.iter().zip(texts) {
+        let mut written = common.0.clone();
+        written.reserve(
+            headers::WRITTEN.iter().chain(texts.iter().flatten()).map(|it| it.len() + 3).sum(),
+        );
+        for (name, text) in headers::WRITTEN.into_iter().zip(texts) {
             if let Some(text) = text {
-                let header = (name.bind(py), PyBytes::new(py, text.as_bytes()));
-                written.push(header.into_pyobject(py)?.into_any());
+                written.push(name, Some(text.as_bytes()));
             }
         }
-        PyList::new(py, written)
+        Ok(EncodedHeaders(written))
     }
 }
 

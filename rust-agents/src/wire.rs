@@ -1,0 +1,66 @@
+//! Numbers and parts of variable length exist once: headers and records are made of them.
+//!
+//! <https://kafka.apache.org/documentation/#record>
+
+/// The length of what is null, as a number of variable length.
+const NULL: u8 = 1;
+
+/// Writes bytes after their length; None is null.
+pub(crate) fn push_part(part: Option<&[u8]>, to: &mut Vec<u8>) {
+    match part {
+        Some(bytes) => {
+            push_number(bytes.len(), to);
+            to.extend_from_slice(bytes);
+        }
+        None => to.push(NULL),
+    }
+}
+
+/// Writes a number in seven bits a byte, doubled, because odd ones are negative.
+pub(crate) fn push_number(number: usize, to: &mut Vec<u8>) {
+    let mut rest = number << 1;
+    while rest > 0x7f {
+        to.push(lowest_byte(rest) | 0x80);
+        rest >>= 7;
+    }
+    to.push(lowest_byte(rest));
+}
+
+/// How many bytes a part takes.
+pub(crate) fn size_of_part(part: Option<&[u8]>) -> usize {
+    part.map_or(1, |bytes| size_of_number(bytes.len()) + bytes.len())
+}
+
+/// How many bytes a number takes: seven bits of it, doubled, go into each.
+pub(crate) const fn size_of_number(number: usize) -> usize {
+    let bits = usize::BITS - (number << 1 | 1).leading_zeros();
+    bits.div_ceil(7) as usize
+}
+
+/// There is no whole part any more.
+pub(crate) struct Ended;
+
+/// Reads back what `push_part` wrote; None is null.
+pub(crate) fn take_part<'a>(from: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Ended> {
+    let (mut number, mut shift) = (0_usize, 0_u32);
+    loop {
+        let (byte, rest) = from.split_first().ok_or(Ended)?;
+        *from = rest;
+        number |= usize::from(byte & 0x7f).checked_shl(shift).ok_or(Ended)?;
+        shift += 7;
+        if byte & 0x80 == 0 {
+            break;
+        }
+    }
+    if number & 1 == 1 {
+        return Ok(None);
+    }
+    let (part, rest) = from.split_at_checked(number >> 1).ok_or(Ended)?;
+    *from = rest;
+    Ok(Some(part))
+}
+
+const fn lowest_byte(number: usize) -> u8 {
+    let [lowest, ..] = number.to_le_bytes();
+    lowest
+}
