@@ -107,11 +107,11 @@ class Answers:
         back = self._way_back(work, result)
         if back is not None and rounds.times(work.envelope.rounds, back) >= back.rounds:
             # Decided here, where the rounds and the workflow are known: nobody after this needs to agree.
-            result = _exhausted(result, back)
+            result, back = _exhausted(result, back), None
         if result.error is not None:
             result = result.model_copy(update={"error": _printable(result.error)})
         try:
-            value = self._written(work, given, result)
+            value = self._written(work, given, result, back)
         except ValueError as error:
             failure = InvalidOutputError(
                 f"the output of {self._agent.name} cannot be written as JSON: {error}"
@@ -140,13 +140,18 @@ class Answers:
             self._written(work, slim, result), self._headers(work, result.status), result.status, result.error
         )
 
-    def _written(self, work: Work, given: Given | None, result: AgentResult[Any]) -> bytes:
+    def _written(
+        self, work: Work, given: Given | None, result: AgentResult[Any], way: Back | None = None
+    ) -> bytes:
         root = given.root if given is not None else self._unknown_root(work)
-        way = self._way_back(work, result)
         back: BackPayload | None = None
+        followers: tuple[str, ...] = ()
         if way is not None and work.workflow is not None:
             entry = rounds.entry(work.envelope.rounds) or root.agent
             back = BackPayload(to=way.to, without=work.workflow.without(way.step, entry=entry))
+            followers = (way.to,)
+        elif work.workflow is not None:
+            followers = work.workflow.followers.get(self._agent.name, ())
         return self._writer.write(
             status=result.status,
             output=result.output,
@@ -159,14 +164,9 @@ class Answers:
             finished_at=envelopes.now(),
             run=work.run,
             root=root,
-            followers=self._followers(work, back),
+            followers=followers,
             back=back,
         )
-
-    def _followers(self, work: Work, back: BackPayload | None) -> tuple[str, ...]:
-        if back is not None:
-            return (back.to,)
-        return work.workflow.followers.get(self._agent.name, ()) if work.workflow is not None else ()
 
     def _way_back(self, work: Work, result: AgentResult[Any]) -> Back | None:
         if result.verdict is None or work.workflow is None or result.status is not AgentStatus.COMPLETED:

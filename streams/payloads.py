@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 
 import orjson
@@ -13,15 +12,7 @@ from agents.core.base import AgentStatus, ErrorDetail
 from agents.core.task import ArtifactReference, RepositoryReference, Root, Usage
 
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
-
-
-# What most results say of what they may have.
-NO_VERDICT, NO_ERROR, NO_ARTIFACTS = b',"verdict":null', b',"error":null', b',"artifacts":[]'
-NO_FOLLOWERS = b',"followers":[]'
-KEPT, OMITTED = b',"input_omitted":false,"repository":', b',"input_omitted":true,"repository":'
-
-# Whose task it was is what somebody else wrote: of any length, and not to be kept then.
-LONGEST_KNOWN = 100
+NO_USAGE = orjson.Fragment(orjson.dumps(Usage()))
 
 
 class TaskPayload(BaseModel):
@@ -113,7 +104,7 @@ class RootValue(NamedTuple):
 
 
 class ResultWriter:
-    """Writes the results of one agent: the JSON of `ResultPayload`, joined from parts that are mostly known.
+    """Writes the results of one agent: the JSON of `ResultPayload`, without making one.
 
     Args:
         agent: Its name.
@@ -121,12 +112,7 @@ class ResultWriter:
     """
 
     def __init__(self, agent: str, version: str) -> None:
-        self._heads = {
-            status: orjson.dumps({"agent": agent, "agent_version": version, "status": status})[:-1]
-            + b',"output":'
-            for status in AgentStatus
-        }
-        self._no_usage = b',"usage":' + orjson.dumps(Usage())
+        self._agent, self._version = agent, version
 
     def write(  # noqa: PLR0913 (a result's fields, keyword-only)
         self,
@@ -145,74 +131,56 @@ class ResultWriter:
         followers: tuple[str, ...],
         back: BackPayload | None = None,
     ) -> bytes:
-        """Write one; times and `run` are written as they are and need no escaping.
+        """Write one.
 
         Raises:
             ValueError: If the output, or what is said about it, holds what JSON has no words for.
         """
         try:
-            return b"".join(
-                (
-                    self._heads[status],
-                    _output(output),
-                    NO_VERDICT if verdict is None else b',"verdict":' + orjson.dumps(verdict),
-                    NO_ERROR if error is None else b',"error":' + orjson.dumps(error, _plain),
-                    b',"artifacts":' + orjson.dumps(artifacts, _plain) if artifacts else NO_ARTIFACTS,
-                    b',"usage":' + orjson.dumps(usage)
-                    if usage is not None and usage.calls
-                    else self._no_usage,
-                    (
-                        f',"attempts":{attempts},"started_at":{_quoted(started_at)},'
-                        f'"finished_at":"{finished_at}","run":"{run}","root":'
-                    ).encode(),
-                    _root(root),
-                    _followers(followers) if followers else NO_FOLLOWERS,
-                    b"}" if back is None else b',"back":' + orjson.dumps(back, _plain) + b"}",
-                )
-            )
+            result: dict[str, Any] = {
+                "agent": self._agent,
+                "agent_version": self._version,
+                "status": status,
+                "output": _output(output),
+                "verdict": verdict,
+                "error": error,
+                "artifacts": artifacts,
+                "usage": usage if usage is not None and usage.calls else NO_USAGE,
+                "attempts": attempts,
+                "started_at": started_at,
+                "finished_at": finished_at,
+                "run": run,
+                "root": _root(root),
+                "followers": followers,
+            }
+            if back is not None:
+                result["back"] = back
+            return orjson.dumps(result, _plain)
         except TypeError as problem:
             raise ValueError(str(problem)) from None
 
 
-def _quoted(text: str | None) -> str:
-    return "null" if text is None else f'"{text}"'
+def _root(root: Root | RootValue) -> dict[str, Any]:
+    given: orjson.Fragment | None
+    try:
+        given, omitted = orjson.Fragment(orjson.dumps(root.input)), root.input_omitted
+    except TypeError:  # numbers larger than 64 bits can be read and not be written
+        given, omitted = None, True
+    return {
+        "agent": root.agent,
+        "id": root.id,
+        "input": given,
+        "input_omitted": omitted,
+        "repository": root.repository,
+    }
 
 
-def _output(output: Any) -> bytes:
+def _output(output: Any) -> orjson.Fragment:
     written = orjson.dumps(output, _plain, orjson.OPT_NON_STR_KEYS)
     # orjson writes null for NaN and infinity; most outputs have none, and need no second look.
     if b"null" in written and not _is_finite(output):
         raise ValueError("NaN and infinity have no form in JSON")
-    return written
-
-
-def _root(root: Root | RootValue) -> bytes:
-    try:
-        given, omitted = orjson.dumps(root.input), root.input_omitted
-    except TypeError:  # numbers larger than 64 bits can be read and not be written
-        given, omitted = b"null", True
-    return b"".join(
-        (
-            _agent(root.agent) + orjson.dumps(root.id) + b',"input":',
-            given,
-            OMITTED if omitted else KEPT,
-            b"null}" if root.repository is None else orjson.dumps(root.repository, _plain) + b"}",
-        )
-    )
-
-
-def _agent(name: str) -> bytes:
-    return _known_agent(name) if len(name) <= LONGEST_KNOWN else _known_agent.__wrapped__(name)
-
-
-@lru_cache(1_000)
-def _known_agent(name: str) -> bytes:
-    return b'{"agent":' + orjson.dumps(name) + b',"id":'
-
-
-@lru_cache(1_000)
-def _followers(names: tuple[str, ...]) -> bytes:
-    return b',"followers":' + orjson.dumps(names)
+    return orjson.Fragment(written)
 
 
 def _plain(value: Any) -> Any:

@@ -100,7 +100,9 @@ class Router:
             return self._invalid(record, envelope, source, error)
         if workflow is None:
             return self._skip(record, envelope, "other_workflow")
-        envelope.workflow, envelope.round = workflow.name, envelope.round or first_round(envelope)
+        envelope.workflow = workflow.name
+        if envelope.round is None:
+            envelope.round = first_round(envelope)
         if source is None:
             return self._run(record, envelope, workflow, None)
         if envelope.budget is not None:
