@@ -3,7 +3,7 @@
 Never publishes. Whatever an agent returns or raises, what comes out fits into one record.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
@@ -175,7 +175,7 @@ class Answers:
 
     def _headers(self, work: Work, status: AgentStatus) -> EncodedHeaders:
         given, parts = work.envelope, work.parts
-        answered: Iterable[Work | Part] = parts.values() if parts else (work,)
+        answered: Collection[Work | Part] = parts.values() if parts else (work,)
         return envelopes.answer(
             given,
             work.run,

@@ -35,7 +35,7 @@ from agents.core.errors import (
     retry_after,
 )
 from agents.core.llm import chosen_backend
-from agents.core.runtime import Assignment, Offer, RetryPolicy, Runtime, TryAgain
+from agents.core.runtime import Assignment, RetryPolicy, Runtime, TryAgain
 from agents.core.task import ArtifactStore, Attempt, Task, set_current_task
 from agents.core.workflow import Workflow
 from streams import artifacts, dead_letters, hint
@@ -177,16 +177,13 @@ class AgentWorker:
         """Take a batch."""
         if not await self._knows_past_of(records, epoch):
             return  # a rebalance came while we read; the batch is delivered again to whoever owns it now
-        offers = []
         for topic, number in Counter(record.topic for record in records).items():
             self._count_record[topic].inc(number)
         if self.router.joins:
             self._join_parts.note(records)
         ahead = self._ahead()
         for record in records:
-            work = self._with_care(self.router.meaning_of(record))
-            offers.append(self._offer(work, epoch, ahead))
-        self.runtime.offer(offers)
+            self._offer(self._with_care(self.router.meaning_of(record)), epoch, ahead)
         await self.runtime.room()
 
     async def _knows_past_of(self, records: Sequence[Record], epoch: int) -> bool:
@@ -519,7 +516,7 @@ class AgentWorker:
 
     # Offering -----------------------------------------------------------------------------------
 
-    def _offer(self, work: Work | Part, epoch: int, ahead: float) -> Offer[Work | Part]:
+    def _offer(self, work: Work | Part, epoch: int, ahead: float) -> None:
         record = work.record
         number, lane, event = self._number(record), record.key, work.envelope.identity()
         offset: int | None = record.offset
@@ -539,11 +536,10 @@ class AgentWorker:
                 number = self._number_of(self._topics.tasks(self.agent.name), record.partition)
                 offset = event = None
         size = len(record.value or b"") + 512
-        return Offer(work, number, epoch, offset, lane, deadline, size, event, record.timestamp, budget)
+        self.runtime.offer(work, number, epoch, offset, lane, deadline, size, event, record.timestamp, budget)
 
     def _offer_join(self, work: Work, epoch: int) -> None:
-        self._with_care(work)
-        self.runtime.offer([self._offer(work, epoch, self._ahead())])
+        self._offer(self._with_care(work), epoch, self._ahead())
 
     def _ahead(self) -> float:
         """Give the milliseconds that the runtime's clock is ahead of the time of day."""

@@ -6,7 +6,7 @@ the work itself, one asyncio task per run and one timer. It never touches Kafka:
 
 import asyncio
 import time
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from contextvars import Context
 from dataclasses import dataclass
 from inspect import CORO_CREATED, getcoroutinestate
@@ -75,36 +75,6 @@ class Host(Protocol[W_contra, R]):
 
     def forget(self, work: W_contra, reason: str) -> None:
         """Drop work that is not this member's any more: it runs elsewhere, or has run, or is a duplicate."""
-
-
-class Offer(NamedTuple, Generic[W]):
-    """One record to run.
-
-    What follows `work` is in the machine's order.
-
-    Attributes:
-        work: What to hand to the host.
-        partition: Number of its partition.
-        epoch: The assignment it was read in.
-        offset: Its offset; none: it is no record, e.g. a join that fires.
-        lane: Its key: one run at a time per key, in offset order; none: on its own.
-        deadline: Monotonic milliseconds after which it is not worth running.
-        size: Bytes it holds in memory.
-        identity: What makes two records of a partition the same event, or none.
-        timestamp: Of the record, in milliseconds.
-        budget: Calls, tokens and micro-dollars the run may spend; each none for no limit.
-    """
-
-    work: W
-    partition: int
-    epoch: int
-    offset: int | None
-    lane: bytes | None
-    deadline: int | None
-    size: int
-    identity: bytes | None = None
-    timestamp: int = 0
-    budget: tuple[int | None, int | None, int | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -237,12 +207,38 @@ class Runtime(Generic[W, R]):
         """Give the machine's time: monotonic milliseconds."""
         return int(self._clock() * 1000)
 
-    def offer(self, offers: Iterable[Offer[W]]) -> None:
-        """Take records to run."""
-        for offer in offers:
-            number, self._next_number = self._next_number, self._next_number + 1
-            self._work[number] = offer.work
-            self._offered.append((number, *offer[1:]))
+    def offer(  # noqa: PLR0913, PLR0917 (what the machine wants to know of a record, in its order)
+        self,
+        work: W,
+        partition: int,
+        epoch: int,
+        offset: int | None,
+        lane: bytes | None,
+        deadline: int | None,
+        size: int,
+        identity: bytes | None = None,
+        timestamp: int = 0,
+        budget: tuple[int | None, int | None, int | None] | None = None,
+    ) -> None:
+        """Take one record to run.
+
+        Args:
+            work: What to hand to the host.
+            partition: Number of its partition.
+            epoch: The assignment it was read in.
+            offset: Its offset; none: it is no record, e.g. a join that fires.
+            lane: Its key: one run at a time per key, in offset order; none: on its own.
+            deadline: Monotonic milliseconds after which it is not worth running.
+            size: Bytes it holds in memory.
+            identity: What makes two records of a partition the same event, or none.
+            timestamp: Of the record, in milliseconds.
+            budget: Calls, tokens and micro-dollars the run may spend; each none for no limit.
+        """
+        number, self._next_number = self._next_number, self._next_number + 1
+        self._work[number] = work
+        self._offered.append(
+            (number, partition, epoch, offset, lane, deadline, size, identity, timestamp, budget)
+        )
         self._soon()
 
     def remember(self, events: Iterable[tuple[int, int, bytes, int]]) -> None:
@@ -296,11 +292,11 @@ class Runtime(Generic[W, R]):
         self._spent.append((ask, _amount(tokens), _amount(micro_usd)))
         self._soon()
 
-    def acknowledge(self, numbers: Iterable[int]) -> None:
+    def acknowledge(self, numbers: Collection[int]) -> None:
         """Take note that results are durable: their lanes move on and their offsets are done."""
+        self._acknowledged.extend(numbers)
         for number in numbers:
             self._work.pop(number, None)
-            self._acknowledged.append(number)
         self._soon()
 
     async def room(self) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from agents.core.runtime import Assignment, Offer, Runtime, TryAgain
+from agents.core.runtime import Assignment, Runtime, TryAgain
 
 Done = tuple[int, str, str]
 
@@ -80,17 +80,15 @@ class Host:
     def offer(self, *works: str, partition: int = 0, epoch: int = 1, **fields: Any) -> None:
         """Offer works named after lane and offset, as `a3`; a lane of `-` is none."""
         defaults: dict[str, Any] = {"deadline": None, "size": 10}
-        self.runtime.offer(
-            Offer(
+        for work in works:
+            self.runtime.offer(
+                work,
                 partition=partition,
                 epoch=epoch,
                 offset=int(work[1:]),
                 lane=None if work[0] == "-" else work[0].encode(),
-                work=work,
                 **defaults | fields,
             )
-            for work in works
-        )
 
     def assign(self, *partitions: int, epoch: int = 1, position: int = 0, adopt: bool = False) -> None:
         self.runtime.assign([Assignment(number, epoch, position, adopt) for number in partitions])

@@ -244,9 +244,9 @@ async def test_a_join_that_fires_during_a_rebalance_is_not_offered_again_and_aga
     offered: list[object] = []
     offer = world.worker.runtime.offer
 
-    def counted(offers: Any) -> None:
-        offered.extend(offers := list(offers))
-        offer(offers)
+    def counted(*facts: Any) -> None:
+        offered.append(facts)
+        offer(*facts)
 
     monkeypatch.setattr(world.worker.runtime, "offer", counted)
     waiting, world.producer.waiting = world.producer.waiting, None
