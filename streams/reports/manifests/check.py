@@ -47,7 +47,7 @@ def check(
         kubectl: Finds what renders overlays.
 
     Raises:
-        UnknownVersionError: If there are no schemas of that version of Kubernetes.
+        ConfigurationError: If there are no schemas of that version of Kubernetes.
     """
     return _Check(FileTree(paths), kubernetes, frozenset(skip)).run(kubectl)
 

@@ -34,10 +34,6 @@ NAME: Final = re.compile(r"[A-Za-z0-9]+")
 SAME: Final = "https://json-schema.org/draft/2020-12/schema"
 
 
-class UnknownVersionError(ConfigurationError):
-    """There are no schemas of that version of Kubernetes."""
-
-
 class Schemas:
     """The schemas of every kind that can be checked.
 
@@ -45,7 +41,7 @@ class Schemas:
         kubernetes: The version whose schemas are used, e.g. `1.34`; by default the newest there is.
 
     Raises:
-        UnknownVersionError: If there are none of that version.
+        ConfigurationError: If there are none of that version.
     """
 
     def __init__(self, kubernetes: str | None = None) -> None:
@@ -54,7 +50,7 @@ class Schemas:
         newest = sorted(known, key=_numbers)
         self.kubernetes = kubernetes or newest[-1]
         if self.kubernetes not in known:
-            raise UnknownVersionError(
+            raise ConfigurationError(
                 f"no schemas of Kubernetes {self.kubernetes}; there are {', '.join(newest)}"
             )
         self._folder = known[self.kubernetes]
