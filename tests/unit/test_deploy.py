@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -122,6 +123,18 @@ def test_everything_is_in_the_namespace_and_says_whose_it_is(overlay: str) -> No
         assert metadata["labels"]["app.kubernetes.io/name"] == "callboard", metadata["name"]
         if each["kind"] not in {"Namespace", "KafkaTopic"}:
             assert metadata["namespace"] == home
+
+
+@pytest.mark.parametrize("component", sorted(each.name for each in (KUBERNETES / "components").iterdir()))
+def test_an_overlay_can_take_any_component_alone(tmp_path: Path, component: str) -> None:
+    base, chosen = (
+        os.path.relpath(KUBERNETES / part, tmp_path) for part in ("base", f"components/{component}")
+    )
+    (tmp_path / "kustomization.yaml").write_text(f"resources: [{base}]\ncomponents: [{chosen}]\n")
+    report = check([tmp_path])
+    assert (report.findings, report.not_checked, report.verdict) == ((), (), "pass")
+    used = yaml.safe_load((KUBERNETES / "overlays/production/kustomization.yaml").read_text())["components"]
+    assert f"../../components/{component}" in used
 
 
 def test_dev_takes_no_operator() -> None:
