@@ -149,7 +149,7 @@ class AgentWorker:
             source=f"/callboard/{app}/{agent.name}",
             instance=instance,
             outboxes=self._outboxes_of(topics.journal(agent.name)),
-            certainty=self._certainty,
+            certainty=lambda: self._membership.certainty(),  # noqa: PLW0108 (it comes with the broker)
         )
         self._results = self._outboxes_of(topics.results(agent.name))(
             acknowledged=self._on_published, too_large=self._result_too_large
@@ -396,9 +396,8 @@ class AgentWorker:
             raise TryAgain(outcome, retry_after(raised) if raised is not None else None)
 
     def _letters(self, work: Work, outcome: Outcome, reason: str) -> Sequence[dead_letters.Letter]:
-        parts = [part.record for part in work.parts.values()] if work.parts else [work.record]
         return dead_letters.write(
-            parts,
+            work.records,
             dead_letters.Failure(
                 reason=reason,
                 error_type=outcome.error.type if outcome.error else "",
@@ -607,9 +606,6 @@ class AgentWorker:
             # The boundary to users' code: whatever it raises is the run's outcome, told with its stack.
             log.error("agent raised", at=place(work.record), exc_info=error)
         return AgentResult.failed(error), error
-
-    async def _certainty(self) -> None:
-        await self._membership.certainty()
 
     def _make_task(self, work: Work, given: Given, number: int) -> Task:
         return Task(

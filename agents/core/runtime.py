@@ -20,7 +20,7 @@ R = TypeVar("R")
 
 EXPIRED, EXHAUSTED = "expired", "exhausted"
 # The machine refuses a whole turn with a number it cannot hold, and these come from others.
-LONGEST_WAIT_MS = 365 * 24 * 3_600_000
+LONGEST_WAIT_SECONDS = 365 * 24 * 3_600
 MOST_AMOUNT = 2**53
 
 
@@ -304,7 +304,8 @@ class Runtime(Generic[W, R]):
 
         With a free slot and a long queue, the queue is one busy key's; other keys must still come through.
         """
-        self._now()  # what was just offered counts, and need not wait for its turn
+        if self._turn_is_due:
+            self._turn_now()  # what was just offered counts, and need not wait for its turn
         while not self._has_room():
             self._room.clear()
             await self._room.wait()
@@ -366,9 +367,8 @@ class Runtime(Generic[W, R]):
             self._turn_is_due = True
             asyncio.get_running_loop().call_soon(self._due, context=self._context)
 
-    def _now(self) -> None:
-        if self._turn_is_due:
-            self._context.run(self._turn)
+    def _turn_now(self) -> None:
+        self._context.run(self._turn)
 
     def _due(self) -> None:
         if self._turn_is_due:
@@ -507,12 +507,12 @@ class Runtime(Generic[W, R]):
         if self._runs:
             self._soon()
         else:
-            self._context.run(self._turn)  # there is nobody to wait for
+            self._turn_now()  # there is nobody to wait for
 
 
 def _wait(seconds: float) -> int:
     """Give what somebody asks to wait, in milliseconds; what is no length of time is none."""
-    return min(LONGEST_WAIT_MS, round(min(seconds, LONGEST_WAIT_MS) * 1000)) if seconds > 0 else 0
+    return round(min(seconds, LONGEST_WAIT_SECONDS) * 1000) if seconds > 0 else 0
 
 
 def _amount(given: int) -> int:

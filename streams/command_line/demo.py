@@ -38,8 +38,6 @@ INPUT = "Improve this repository"
 START_SECONDS = 60.0
 WORKFLOW_SECONDS = 600.0
 POLL_SECONDS = 0.05
-# A worker gives running work CALLBOARD_DRAIN_SECONDS, the last commit ten more, and the rest takes a little.
-STOP_MARGIN_SECONDS = 20.0
 LOG_LINES = 8
 
 
@@ -114,6 +112,7 @@ async def _demo(chosen: Settings, root: Path, repository: Path | None, backend: 
     import asyncio
 
     from agents.specialized.repository import bundle, repository_from_folder
+    from streams.supervisor import STOP_MARGIN_SECONDS
 
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGHUP):
