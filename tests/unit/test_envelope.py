@@ -39,6 +39,7 @@ from streams.envelope import (
 from tests.unit.worker_world import FakeRecord
 
 WHOLE = {"ce_specversion": b"1.0", "ce_id": b"i", "ce_source": b"/s", "ce_type": TASK.encode()}
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
@@ -205,6 +206,25 @@ def test_a_deadline_in_any_zone(moment: str) -> None:
     assert decode(with_headers(ce_deadline=moment.encode())).deadline == datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
+@given(
+    st.datetimes(datetime.fromisoformat("1700-01-01"), datetime.fromisoformat("2250-01-01")),
+    st.sampled_from(["seconds", "milliseconds", "microseconds"]),
+    st.sampled_from(["Z", "+00:00", "-03:00", "+05:45"]),
+)
+def test_a_deadline_is_a_number_too(moment: datetime, precision: str, zone: str) -> None:
+    text = moment.isoformat(timespec=precision) + zone
+    expected = (datetime.fromisoformat(text) - EPOCH) // timedelta(milliseconds=1)
+    read = decode(with_headers(ce_deadline=text.encode()))
+    assert (read.deadline_ms, read.deadline) == (expected, datetime.fromisoformat(text))
+    assert Envelope("i", "/s", TASK, "w", deadline=read.deadline).deadline_ms == expected
+
+
+@given(st.text("0123456789-T:.Z+", min_size=17, max_size=27) | st.just("2025-02-29T12:00:00Z"))
+def test_what_is_no_deadline_is_none_in_rust_either(text: str) -> None:
+    it = with_headers(ce_deadline=text.encode())
+    assert said(decode, it) == said(_careful, it)
+
+
 @pytest.mark.parametrize("hops", ["", "-1", "+1", " 1", "1.0", "10000", "٣", "1_0", "0x1"])
 def test_hops_that_are_no_number(hops: str) -> None:
     check_refused(with_headers(ce_hops=hops.encode()), f"header ce_hops is {hops!r}")
@@ -229,7 +249,6 @@ def test_structured_mode_says_what_to_do(kind: str) -> None:
 # Writing and reading again
 
 TEXT = st.text(min_size=1, max_size=40).filter(lambda it: it.encode(errors="ignore") and it.isprintable())
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 ZONES = st.sampled_from([UTC, timezone(timedelta(hours=-3)), timezone(timedelta(hours=5, minutes=45))])
 MOMENTS = st.builds(
     lambda microseconds, zone: (EPOCH + timedelta(microseconds=microseconds)).astimezone(zone),

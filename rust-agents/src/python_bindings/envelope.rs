@@ -218,7 +218,8 @@ impl Moment {
         let seconds: f64 = moment.call_method0(intern!(py, "timestamp"))?.extract()?;
         let text = moment.call_method0(intern!(py, "isoformat"))?.cast_into::<PyString>()?.unbind();
         #[allow(clippy::cast_possible_truncation, reason = "a datetime's years have four digits")]
-        Ok(Self { text, milliseconds: (seconds * 1000.0).floor() as i64 })
+        let microseconds = (seconds * 1_000_000.0).round() as i64;
+        Ok(Self { text, milliseconds: microseconds.div_euclid(1000) })
     }
 
     fn datetime<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
