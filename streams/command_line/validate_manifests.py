@@ -89,7 +89,7 @@ def _print(report: ManifestsReport) -> None:
     for each in report.not_checked:
         write(f"\nnot checked: {one_line(f'{each.what}: {each.reason}', WIDTH)}")
     if report.passed_over:
-        say(one_line(f"no manifests: {', '.join(report.passed_over)}", WIDTH))
+        say(one_line(f"passed over: {', '.join(report.passed_over)}", WIDTH))
     looked = f"{_count(counts.objects, 'object')} in {_count(counts.files, 'file')}"
     looked += f" and {_count(counts.overlays, 'overlay')}"
     if report.kubernetes:

@@ -161,6 +161,25 @@ def test_what_nearly_is_an_object_is_none_that_passes(tmp_path: Path) -> None:
     assert found(report) == [("object", "a.yaml", "missing: apiVersion, kind, metadata.name")]
 
 
+def test_json_is_read_as_kubectl_reads_it(tmp_path: Path) -> None:
+    files(tmp_path, {"a.yaml": NAMESPACE, "b.json": '{\n\t"apiVersion": "v1",\n\t"kind": "Namespac"\n}\n'})
+    files(tmp_path, {"c.json": '{"kind": "Namespace"} // no comments\n', "settings.json": '{"tab": "\\t"}'})
+    report = check([tmp_path])
+    assert sorted(each[:2] for each in found(report)) == [
+        ("no-schema", "b.json"),
+        ("object", "b.json"),
+        ("yaml", "c.json"),
+    ]
+    assert [Path(each).name for each in report.passed_over] == ["settings.json"]
+
+
+def test_folders_that_nobody_looks_into_are_said(tmp_path: Path) -> None:
+    contents = dict.fromkeys(("a.yaml", ".prod/b.yaml", "node_modules/c.yaml", ".git/d.yaml"), NAMESPACE)
+    report = check([files(tmp_path, contents)])
+    assert (report.verdict, report.counts.objects) == ("pass", 1)
+    assert [each.removeprefix(f"{tmp_path}/") for each in report.passed_over] == [".prod/", "node_modules/"]
+
+
 def test_charts_links_out_and_devices_are_not_checked(tmp_path: Path) -> None:
     inside = files(
         tmp_path / "in", {"a.yaml": NAMESPACE, "chart/Chart.yaml": "name: a\n", "chart/values.yaml": ""}

@@ -60,7 +60,7 @@ class _Check:
         self._findings: dict[tuple[Any, ...], Finding] = {}
         self._tools = [Tool(name=name, version=version(name)) for name in ("callboard", "pyyaml")]
         self._files = self._overlays = self._objects = 0
-        self._passed_over: list[str] = []
+        self._passed_over = list(tree.passed_over)
         self._completed: set[str] = (
             set()
         )  # files whose objects are in a rendering, where nothing may be missing
@@ -92,7 +92,7 @@ class _Check:
         self._objects = len(everything)
         if not (everything or self._findings or self._not_checked):
             self._leave_out(
-                "the paths that were given", "there are no objects of Kubernetes in their YAML files"
+                "the paths that were given", "there are no objects of Kubernetes in their YAML and JSON files"
             )
         return self._report()
 

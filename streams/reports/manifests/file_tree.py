@@ -1,4 +1,4 @@
-"""Finds the YAML files and kustomizations below the paths that a user gives, and says what it leaves out."""
+"""Finds YAML and JSON files and kustomizations below the paths that a user gives; says what it leaves out."""
 
 from __future__ import annotations
 
@@ -13,14 +13,15 @@ from streams.reports.manifests.yaml_file import TooLargeError, YamlError, read
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-SUFFIXES: Final = {".yaml", ".yml"}
+SUFFIXES: Final = {".yaml", ".yml", ".json"}  # as `kubectl apply -f FOLDER`
 MAX_FILES: Final = 5_000
 MAX_BYTES: Final = 100 * 1024 * 1024
 NOT_WALKED: Final = {"node_modules", "__pycache__"}
+NOT_SAID: Final = {".git", "__pycache__"}
 
 
 class FileTree:
-    """What is below some paths. Hidden folders are passed over, and links out of the paths are not followed.
+    """What is below some paths. Hidden folders are passed over, and said; links out are not followed.
 
     Args:
         paths: Files and folders that exist. Files that are named themselves belong together, and so does
@@ -31,6 +32,7 @@ class FileTree:
         self.files: dict[Path, int] = {}  # resolved, with the number of those it belongs to
         self.kustomizations: list[Path] = []
         self.not_checked: list[NotChecked] = []
+        self.passed_over: list[str] = []
         self._shown: dict[Path, str] = {}
         self._roots = [path.resolve() for path in paths if path.is_dir()]
         self._left_out = self._bytes = 0
@@ -63,11 +65,10 @@ class FileTree:
                 continue
             for name in folders:
                 self._check_link(here / name)
-            folders[:] = sorted(
-                name
-                for name in folders
-                if not name.startswith(".") and name not in NOT_WALKED and not (here / name).is_symlink()
-            )
+            folders[:] = sorted(name for name in folders if not (here / name).is_symlink())
+            left = [name for name in folders if name.startswith(".") or name in NOT_WALKED]
+            self.passed_over += [f"{(here / name).as_posix()}/" for name in left if name not in NOT_SAID]
+            folders[:] = [name for name in folders if name not in left]
             for name in sorted(names):
                 if Path(name).suffix.lower() in SUFFIXES or name in kustomization.NAMES:
                     self._take(here / name, number)

@@ -119,6 +119,13 @@ def service_account_token(whole: Sequence[Manifest]) -> Iterator[Violation]:
         if mounted is True or (mounted is not False and account not in without):
             said = "its pods get a token for the API server: automountServiceAccountToken is not false"
             yield workload.manifest, workload.spec_way, said
+        for way, volume in objects(workload.spec, "volumes"):
+            for inner, source in objects(volume, "projected", "sources"):
+                if "serviceAccountToken" in source and not at(source, "serviceAccountToken", "audience"):
+                    said = (
+                        "a volume holds a token for the API server: serviceAccountToken without an audience"
+                    )
+                    yield workload.manifest, (*workload.spec_way, *way, *inner), said
 
 
 def host_access(whole: Sequence[Manifest]) -> Iterator[Violation]:

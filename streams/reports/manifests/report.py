@@ -54,7 +54,7 @@ class NotChecked(Part):
 class Counts(Part):
     """How much was looked at, and what came of it."""
 
-    files: int = Field(description="YAML files with objects of Kubernetes")
+    files: int = Field(description="files with objects of Kubernetes")
     overlays: int = Field(description="kustomizations that were rendered")
     objects: int = Field(description="objects in files, and again in each rendering they are part of")
     errors: int
@@ -82,6 +82,9 @@ class ManifestsReport(Part):
     findings: tuple[Finding, ...] = Field(description="at most 1,000; `counts` has all")
     rules: tuple[BrokenRule, ...] = Field(description="those that findings name")
     not_checked: tuple[NotChecked, ...]
-    passed_over: tuple[str, ...] = Field(description="YAML files that hold no objects of Kubernetes")
+    passed_over: tuple[str, ...] = Field(
+        description="files that hold no objects of Kubernetes, and hidden folders and the like, with a slash at"
+        " the end, which nobody looked into"
+    )
     skipped_rules: tuple[str, ...] = Field(description="ids of rules that the caller asked to leave out")
     tools: tuple[Tool, ...]

@@ -10,15 +10,16 @@ from streams.reports.manifests.manifest import Manifest, Pointer, at, objects, t
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+TEMPLATE: Final[Pointer] = ("spec", "template")
 # Where the pod's metadata and spec are, by (group, kind).
 PODS: Final[dict[tuple[str, str], Pointer]] = {
     ("", "Pod"): (),
-    ("", "ReplicationController"): ("spec", "template"),
-    ("apps", "Deployment"): ("spec", "template"),
-    ("apps", "StatefulSet"): ("spec", "template"),
-    ("apps", "DaemonSet"): ("spec", "template"),
-    ("apps", "ReplicaSet"): ("spec", "template"),
-    ("batch", "Job"): ("spec", "template"),
+    ("", "ReplicationController"): TEMPLATE,
+    ("apps", "Deployment"): TEMPLATE,
+    ("apps", "StatefulSet"): TEMPLATE,
+    ("apps", "DaemonSet"): TEMPLATE,
+    ("apps", "ReplicaSet"): TEMPLATE,
+    ("batch", "Job"): TEMPLATE,
     ("batch", "CronJob"): ("spec", "jobTemplate", "spec", "template"),
 }
 ENDING: Final = {"Job", "CronJob"}
@@ -132,6 +133,8 @@ def workloads(manifests: Iterable[Manifest]) -> Iterator[Workload]:
     """Give those that run pods."""
     for manifest in manifests:
         template = PODS.get((manifest.group, manifest.kind))
+        if template is None and objects(manifest.value, *TEMPLATE, "spec", "containers"):
+            template = TEMPLATE  # of a kind that is not Kubernetes' own
         if template is not None:
             yield Workload(manifest, template)
 
