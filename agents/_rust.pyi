@@ -17,7 +17,7 @@ __all__ = [
     "record_digest",
     "run_id",
     "seal_records",
-    "share_headers",
+    "take_event",
     "uuid_of",
     "write_answer",
     "write_event",
@@ -150,11 +150,10 @@ class _Record(Protocol):
 def record_digest(record: _Record) -> str: ...
 def run_id(prefix: bytes, *identity: str) -> str: ...
 def uuid_of(name: str) -> str: ...
-def share_headers(
-    headers: Iterable[tuple[str, bytes | None]],
-    repeated: dict[tuple[str, bytes | None], tuple[str, bytes | None]],
-) -> tuple[tuple[str, bytes | None], ...]: ...
 def read_event(headers: Iterable[tuple[str, bytes | None]]) -> Envelope | None: ...
+def take_event(
+    record: _Record, repeated: dict[tuple[str, bytes | None], tuple[str, bytes | None]]
+) -> Envelope | None: ...
 def write_event(
     common: EncodedHeaders, envelope: Envelope, time: str, causes: Sequence[tuple[str, str]]
 ) -> EncodedHeaders: ...
@@ -163,7 +162,7 @@ def write_answer(
     given: Envelope,
     run: str,
     time: str,
-    answered: Sequence[tuple[str, _Record]],
+    answered: Sequence[tuple[Envelope, _Record]],
     status: str,
     budget: Budget | None,
     llm: str | None,

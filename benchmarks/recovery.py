@@ -273,7 +273,7 @@ class History:
             written = {"state": state, "at": envelopes.now(), "instance": "bench"}
             self._put("journal", partition, run, step | more | written, headers)
         headers = envelopes.answer(
-            task, run, source=source, answered=[(name, answered)], status="completed", budget=None, llm=None
+            task, run, source=source, answered=[(task, answered)], status="completed", budget=None, llm=None
         )
         value = {"agent": AGENT, "status": "completed", "output": "done", "run": run}
         self._put("results", partition, name, value, headers)

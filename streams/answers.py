@@ -180,7 +180,7 @@ class Answers:
             given,
             work.run,
             source=self._source,
-            answered=[(it.envelope.id, it.record) for it in answered],
+            answered=[(it.envelope, it.record) for it in answered],
             status=status.value,
             budget=None if given.budget is None else given.budget.minus(work.spent),
             llm="off" if self._evidence_only else given.llm,

@@ -8,7 +8,7 @@ import os
 import re
 import time
 import uuid
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -94,16 +94,6 @@ class EnvelopeError(InvalidInputError):
     type = "invalid_event"
 
 
-def share_headers(headers: Iterable[Header], kept: dict[Header, Header]) -> tuple[Header, ...]:
-    """Give the same headers in less memory, for records that stay: the client makes each text anew.
-
-    Args:
-        headers: As they were read.
-        kept: What most events repeat is put into it, and taken from it.
-    """
-    return _rust.share_headers(headers, kept)
-
-
 def place(record: Record) -> str:
     """Name where a record is: topic/partition/offset."""
     return f"{record.topic}/{record.partition}/{record.offset}"
@@ -129,6 +119,19 @@ def decode(record: Record) -> Envelope:
     """
     # The way of nearly every record. Whatever is odd about one is left to the other, which can say it.
     return _rust.read_event(record.headers) or _careful(record)
+
+
+def take(record: Record, repeated: dict[Header, Header]) -> Envelope:
+    """Read the envelope of a record that stays until it is answered.
+
+    Args:
+        record: Its headers are replaced by the same ones in less memory: the client makes each text anew.
+        repeated: What most events repeat is put into it, and taken from it.
+
+    Raises:
+        EnvelopeError: As `decode`.
+    """
+    return _rust.take_event(record, repeated) or _careful(record)
 
 
 def _careful(record: Record) -> Envelope:
@@ -245,7 +248,7 @@ def answer(  # noqa: PLR0913 (what differs from the answered event, keyword-only
     run: str,
     *,
     source: str,
-    answered: Sequence[tuple[str, Record]],
+    answered: Sequence[tuple[Envelope, Record]],
     status: str,
     budget: Budget | None,
     llm: str | None,
@@ -258,7 +261,7 @@ def answer(  # noqa: PLR0913 (what differs from the answered event, keyword-only
         given: What the run answers.
         run: Its id.
         source: Who says so.
-        answered: Identity and record of every event it answers.
+        answered: Envelope and record of every event it answers.
         status: How it ended.
         budget: What is left.
         llm: As in `Envelope`.

@@ -12,12 +12,15 @@ const ABSENT: u32 = u32::MAX;
 const HEXADECIMAL: [char; 16] =
     ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
 
+/// A SHA-256.
+pub(crate) type Hash = [u8; 32];
+
 /// Hashes a record's exact key, value and headers. None: a part is larger than a length can say.
 pub(crate) fn record_digest(
     key: Option<&[u8]>,
     value: Option<&[u8]>,
     headers: &[Header<'_>],
-) -> Option<String> {
+) -> Option<Hash> {
     let parts = || [key, value].into_iter().chain(headers.iter().map(|(_, value)| *value));
     let names = || headers.iter().map(|(name, _)| name.as_bytes());
     let bytes = parts().flatten().chain(names()).map(<[u8]>::len).sum::<usize>();
@@ -30,7 +33,7 @@ pub(crate) fn record_digest(
         exact.extend_from_slice(&size(name)?.to_be_bytes());
     }
     parts().flatten().chain(names()).for_each(|part| exact.extend_from_slice(part));
-    Some(hash(&exact))
+    Some(Sha256::digest(&exact).into())
 }
 
 /// Names a run: what it is of, which the caller has prefixed, and what it answers.
@@ -41,7 +44,16 @@ pub(crate) fn run_id(prefix: &[u8], identity: &[&str]) -> Option<String> {
         exact.extend_from_slice(&size(part.as_bytes())?.to_be_bytes());
         exact.extend_from_slice(part.as_bytes());
     }
-    Some(hash(&exact))
+    Some(hexadecimal(&Sha256::digest(&exact).into()))
+}
+
+/// Writes a hash as text.
+pub(crate) fn hexadecimal(hash: &Hash) -> String {
+    let mut text = String::with_capacity(64);
+    for byte in hash {
+        push(*byte, &mut text);
+    }
+    text
 }
 
 /// Makes a `UUIDv8` (RFC 9562) of a name's hash.
@@ -64,12 +76,6 @@ pub(crate) fn uuid_of(name: &str) -> String {
 
 fn size(part: &[u8]) -> Option<u32> {
     u32::try_from(part.len()).ok().filter(|size| *size != ABSENT)
-}
-
-fn hash(exact: &[u8]) -> String {
-    let mut text = String::with_capacity(64);
-    Sha256::digest(exact).iter().for_each(|byte| push(*byte, &mut text));
-    text
 }
 
 fn push(byte: u8, text: &mut String) {

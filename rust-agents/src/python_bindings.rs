@@ -15,6 +15,7 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PySequence, PyString, PyTuple};
 
+use crate::digests::Hash;
 use crate::headers::{Encoded, Header};
 use crate::record_batch::{self, Producer, Records};
 use crate::{
@@ -35,10 +36,11 @@ use envelope::EncodedHeaders;
 mod _rust {
     #[pymodule_export]
     use super::envelope::{
-        EncodedHeaders, Envelope, next_traceparent, read_event, write_answer, write_event,
+        EncodedHeaders, Envelope, next_traceparent, read_event, take_event, write_answer,
+        write_event,
     };
     #[pymodule_export]
-    use super::{AgentRuntime, Turn, record_digest, run_id, share_headers, uuid_of};
+    use super::{AgentRuntime, Turn, record_digest, run_id, uuid_of};
     #[pymodule_export]
     use super::{encode_records, seal_records};
 }
@@ -53,15 +55,14 @@ mod _rust {
 ///     ValueError: A part has four gigabytes or more.
 #[pyfunction]
 fn record_digest(record: &Bound<'_, PyAny>) -> PyResult<String> {
-    digest_of(record)
+    let held = held(&record.getattr(intern!(record.py(), "headers"))?)?;
+    Ok(digests::hexadecimal(&digest_of(record, &parts_of(&held)?)?))
 }
 
-fn digest_of(record: &Bound<'_, PyAny>) -> PyResult<String> {
+fn digest_of(record: &Bound<'_, PyAny>, headers: &[Header<'_>]) -> PyResult<Hash> {
     let py = record.py();
     let (key, value) = (record.getattr(intern!(py, "key"))?, record.getattr(intern!(py, "value"))?);
-    let held = held(&record.getattr(intern!(py, "headers"))?)?;
-    digests::record_digest(key.extract()?, value.extract()?, &parts_of(&held)?)
-        .ok_or_else(too_large)
+    digests::record_digest(key.extract()?, value.extract()?, headers).ok_or_else(too_large)
 }
 
 /// Name a run: `streams.envelope.run_id` says how.
@@ -87,21 +88,12 @@ fn uuid_of(name: &str) -> String {
     digests::uuid_of(name)
 }
 
-/// Give the same headers in less memory: the names of an event's headers, and those headers that most
+/// Gives the same headers in less memory: the names of an event's headers, and those headers that most
 /// events repeat, are one object however many records have them.
-///
-/// Args:
-///     headers: Names and values.
-///     repeated: Headers seen before, each by itself, at most a thousand of at most 256 bytes; those of
-///         these are put into it.
-///
-/// Raises:
-///     TypeError: A part is of another type.
-#[pyfunction]
-fn share_headers<'py>(
+fn shared<'py>(
     headers: &Bound<'py, PyAny>,
     repeated: &Bound<'py, PyDict>,
-) -> PyResult<Bound<'py, PyTuple>> {
+) -> PyResult<Vec<Bound<'py, PyTuple>>> {
     let py = headers.py();
     let mut shared = Vec::with_capacity(16);
     for header in headers.try_iter()? {
@@ -123,7 +115,7 @@ fn share_headers<'py>(
             shared.push(header);
         }
     }
-    PyTuple::new(py, shared)
+    Ok(shared)
 }
 
 fn is_long(header: &Bound<'_, PyTuple>) -> PyResult<bool> {

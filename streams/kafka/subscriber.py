@@ -20,7 +20,7 @@ from faststream import AckPolicy
 from faststream.kafka import KafkaBroker, KafkaMessage
 from faststream.kafka.schemas import Topic
 
-from streams.envelope import Header, Record, share_headers
+from streams.envelope import Record
 from streams.kafka.admin import BrokerUnreachableError, committed_offsets, initial_offsets
 from streams.kafka.connection import Connection
 from streams.kafka.private_access import (
@@ -148,7 +148,6 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._proven = 0.0
         self._proof = asyncio.Event()
         self._watches = False
-        self._headers: dict[Header, Header] = {}
         self.out_of_range: dict[str, str] = {}
         self._subscriber = broker.subscriber(
             *(Topic(name, declare=False) for name in (*topics, *late_topics)),
@@ -400,8 +399,6 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
     async def _handle(self, batch: Any) -> None:
         records, epoch = batch
         try:
-            for record in records:  # in less memory: they stay as long as their runs take
-                record.headers = share_headers(record.headers, self._headers)
             await self._handler.on_records(records, epoch)
         except Exception:
             # FastStream would log this and go on with the next batch, and the records of this one would never

@@ -389,7 +389,7 @@ async def test_a_stop_with_runs_that_do_not_end_in_time_is_no_death() -> None:
 
 
 async def test_what_a_producer_stamped_is_looked_for_from_the_beginning() -> None:
-    @dataclass(frozen=True)
+    @dataclass(unsafe_hash=True)
     class Stamped(FakeRecord):
         timestamp_type: int = 0
 

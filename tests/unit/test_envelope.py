@@ -5,6 +5,7 @@ import time
 import uuid
 from collections.abc import Callable
 from copy import copy
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta, timezone
 from itertools import pairwise
 from typing import Any
@@ -33,6 +34,7 @@ from streams.envelope import (
     record_digest,
     result_id,
     run_id,
+    take,
     task_id,
     task_time,
 )
@@ -564,6 +566,55 @@ def test_what_callboard_itself_publishes_goes_the_quick_way() -> None:
     assert usual(record(*encode(Envelope("i", "/s", TASK, "w")))) == Envelope("i", "/s", TASK, "w")
 
 
+# Reading what stays
+
+REPEATED = (
+    *WHOLE.items(),
+    ("ce_workflow", b"flow"),
+    ("ce_status", b"long" * 100),
+    ("theirs", None),
+)
+
+
+def test_headers_that_most_events_repeat_are_kept_once() -> None:
+    kept: dict[Any, Any] = {}
+    one, other = (
+        record(*((name, value and bytes(bytearray(value))) for name, value in REPEATED)) for _ in "ab"
+    )
+    for it in (one, other):
+        take(it, kept)
+        assert it.headers == REPEATED
+    same = [a[0] for a, b in zip(one.headers, other.headers, strict=True) if a is b]
+    assert same == ["ce_specversion", "ce_source", "ce_type", "ce_workflow"]
+    assert one.headers[1][0] is other.headers[1][0]  # a name that is ours
+
+
+def test_no_more_headers_are_kept_than_are_repeated() -> None:
+    kept: dict[Any, Any] = {}
+    for number in range(2_500):
+        it = with_headers(ce_source=f"/of/{number}".encode())
+        assert take(it, kept).source == f"/of/{number}"
+    assert len(kept) < 1_000
+
+
+@given(nearly_usual())
+def test_a_record_that_is_taken_is_read_and_answered_like_any(it: FakeRecord) -> None:
+    before = replace(it)
+    assert said(lambda record: take(record, {}), it) == said(decode, it)
+    assert it == before
+    if not isinstance(said(decode, it), str):
+        written = answer(
+            taken := take(it, {}),
+            RUN,
+            source="/here",
+            answered=[(taken, it)],
+            status="completed",
+            budget=None,
+            llm=None,
+        )
+        assert dict(written)["ce_causedigest"].decode() == spelled_out(before)
+
+
 # The quick way of writing a result against the general one
 
 
@@ -600,7 +651,8 @@ def test_an_answer_is_the_envelope_it_would_have(
         llm=llm,
         traceparent=next_traceparent(it.traceparent, RUN),
     )
-    written = answer(it, RUN, source="/here", answered=answered, status="completed", budget=left, llm=llm)
+    given = [(Envelope(identity, "/s", TASK, "w"), record) for identity, record in answered]
+    written = answer(it, RUN, source="/here", answered=given, status="completed", budget=left, llm=llm)
     causes = [(identity, record_digest(record)) for identity, record in answered]
     assert [header for header in written if header[0] != "ce_time"] == [
         header for header in encode(whole, causes=causes) if header[0] != "ce_time"

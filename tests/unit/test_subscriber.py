@@ -9,7 +9,6 @@ from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError
 from faststream.kafka import KafkaBroker
 
-from streams.envelope import share_headers
 from streams.kafka import subscriber as subscriber_module
 from streams.kafka.connection import Connection
 from streams.kafka.subscriber import AgentSubscriber, adoptable
@@ -94,34 +93,6 @@ async def test_nothing_waits_for_records_but_the_client(monkeypatch: pytest.Monk
     reader.running = True
     await reader._run_consume_loop(Log())  # type: ignore[arg-type]
     assert taken == [0, 1]
-
-
-def test_headers_that_most_events_repeat_are_kept_once() -> None:
-    kept: dict[Any, Any] = {}
-    one, other = (
-        share_headers([(name, value and bytes(bytearray(value))) for name, value in HEADERS], kept)
-        for _ in range(2)
-    )
-    assert one == other == HEADERS
-    assert [a is b for a, b in zip(one, other, strict=True)] == [True, True, False, False, False]
-    assert one[2][0] is other[2][0]  # a name that is ours
-
-
-HEADERS = (
-    ("ce_type", b"callboard.task.v1"),
-    ("ce_source", b"/here"),
-    ("ce_id", b"1"),
-    ("ce_source", b"long" * 100),
-    ("theirs", None),
-)
-
-
-def test_no_more_headers_are_kept_than_are_repeated() -> None:
-    kept: dict[Any, Any] = {}
-    for number in range(2_500):
-        header = "ce_source", f"/of/{number}".encode()
-        assert share_headers([header], kept) == (header,)
-    assert len(kept) == 500
 
 
 def test_partitions_of_one_number_are_adopted_together_or_not_at_all() -> None:

@@ -29,7 +29,7 @@ DIGEST = "0" * 64
 CLUSTER = "cluster"
 
 
-@dataclass(frozen=True)
+@dataclass(unsafe_hash=True)  # a record's headers are put in again, in less memory
 class FakeRecord:
     topic: str = "tasks.a"
     offset: int = 0

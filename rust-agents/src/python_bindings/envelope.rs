@@ -4,9 +4,10 @@
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyType};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple, PyType};
 
-use super::{digest_of, held, parts_of};
+use super::{digest_of, held, parts_of, record_digest, shared};
+use crate::digests::Hash;
 use crate::headers::{self, Attributes, Encoded};
 use crate::{digests, traces};
 
@@ -58,6 +59,7 @@ pub(super) struct Envelope {
     rounds: Option<Text>,
     #[pyo3(get, set)]
     budget: Option<Py<PyAny>>,
+    digest: Option<Hash>,
 }
 
 /// A moment as it is written, and in milliseconds since 1970.
@@ -105,6 +107,7 @@ impl Envelope {
             tracestate,
             rounds,
             budget,
+            digest: None,
         })
     }
 
@@ -150,6 +153,7 @@ impl Envelope {
             tracestate: text(&self.tracestate),
             rounds: text(&self.rounds),
             budget: self.budget.as_ref().map(|it| it.clone_ref(py)),
+            digest: self.digest,
         }
     }
 
@@ -185,6 +189,7 @@ impl Envelope {
             tracestate: it.tracestate.map(text),
             rounds: it.rounds.map(text),
             budget: None,
+            digest: None,
             id,
         }
     }
@@ -284,6 +289,34 @@ pub(super) fn read_event(headers: &Bound<'_, PyAny>) -> PyResult<Option<Envelope
     Ok(headers::read(&parts_of(&held)?).map(|it| Envelope::read(headers.py(), &it)))
 }
 
+/// Read a record that stays until it is answered, at once and in one go: as `read_event` does, with its
+/// digest, and with what most events repeat put into the record as one object for all of them.
+///
+/// Args:
+///     record: With `key`, `value` and `headers`; the last is replaced by the same ones in less memory.
+///     repeated: Headers seen before, each by itself, at most a thousand of at most 256 bytes; those of
+///         the record are put into it.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+///     ValueError: A part has four gigabytes or more.
+#[pyfunction]
+pub(super) fn take_event(
+    record: &Bound<'_, PyAny>,
+    repeated: &Bound<'_, PyDict>,
+) -> PyResult<Option<Envelope>> {
+    let py = record.py();
+    let shared = PyTuple::new(py, shared(&record.getattr(intern!(py, "headers"))?, repeated)?)?;
+    record.setattr(intern!(py, "headers"), &shared)?;
+    let held = held(&shared)?;
+    let parts = parts_of(&held)?;
+    let Some(read) = headers::read(&parts) else {
+        return Ok(None);
+    };
+    let digest = Some(digest_of(record, &parts)?);
+    Ok(Some(Envelope { digest, ..Envelope::read(py, &read) }))
+}
+
 /// Write the headers of an event: `streams.envelope.encode` says which.
 ///
 /// Args:
@@ -324,7 +357,7 @@ pub(super) fn write_event(
 ///     given: What the run answers.
 ///     run: Its id.
 ///     time: `ce_time`.
-///     answered: Identity and record of every event it answers.
+///     answered: Envelope and record of every event it answers.
 ///     status: How it ended.
 ///     budget: What is left, or None.
 ///     llm: As in `Envelope`.
@@ -340,15 +373,19 @@ pub(super) fn write_answer<'py>(
     given: PyRef<'_, Envelope>,
     run: &str,
     time: &str,
-    answered: Vec<(String, Bound<'py, PyAny>)>,
+    answered: Vec<(PyRef<'py, Envelope>, Bound<'py, PyAny>)>,
     status: &str,
     budget: Option<Bound<'py, PyAny>>,
     llm: Option<&str>,
 ) -> PyResult<EncodedHeaders> {
-    let causes = answered
-        .into_iter()
-        .map(|(id, record)| Ok((id, digest_of(&record)?)))
-        .collect::<PyResult<Vec<_>>>()?;
+    let cause = |(event, record): (PyRef<'_, Envelope>, Bound<'_, PyAny>)| {
+        let digest = event
+            .digest
+            .as_ref()
+            .map_or_else(|| record_digest(&record), |known| Ok(digests::hexadecimal(known)))?;
+        Ok((event.id.to_str(py)?.to_owned(), digest))
+    };
+    let causes = answered.into_iter().map(cause).collect::<PyResult<Vec<_>>>()?;
     let hops = given.hops.map(|it| it.saturating_sub(1).to_string());
     let budget = budget.map(|it| formatted(&it)).transpose()?;
     let traceparent = traces::next(text(py, given.traceparent.as_ref())?, run);
