@@ -18,6 +18,7 @@ LAST_TRANSITIONS = 20
 CHECKS = {
     "revision": "compared with the expected commit",
     "reconciled_after_push": "reconciled after the push",
+    "compared_as_written": "compared as the Application is written now",
     "operation_succeeded": "operation Succeeded",
     "compared_after_operation": "compared after the operation",
     "synced": "Synced",

@@ -70,6 +70,10 @@ def test_no_message_changes_a_verdict(name: str) -> None:
         ({"operationState": {"phase": "succeeded"}}, "operation_succeeded"),
         ({"reconciledAt": "2026-01-31T12:00:00Z"}, "reconciled_after_push"),
         ({"conditions": [{"type": "ComparisonError", "message": ""}]}, "no_error_conditions"),
+        ({"sync": {"comparedTo": None}}, "compared_as_written"),
+        ({"sync": {"comparedTo": {"source": {"path": "overlays/dev"}}}}, "compared_as_written"),
+        ({"sync": {"comparedTo": {"source": {"helm": {"values": "a: 1"}}}}}, "compared_as_written"),
+        ({"sync": {"comparedTo": {"destination": {"namespace": "other"}}}}, "compared_as_written"),
     ],
 )
 def test_it_is_ok_only_if_every_condition_is_met(merge: dict[str, Any], missing: str) -> None:
@@ -77,6 +81,16 @@ def test_it_is_ok_only_if_every_condition_is_met(merge: dict[str, Any], missing:
     report = report_on(merged(BASE, {"status": merge}), pushed_at="2026-01-31T12:00:00Z")
     assert report.verdict != "ok"
     assert missing in [check.name for check in report.checks if not check.met]
+
+
+def test_what_argocd_does_not_write_is_no_change_of_the_application() -> None:
+    spec = {"source": {"directory": {"recurse": False, "jsonnet": {}}, "helm": None, "chart": ""}}
+    assert report_on(merged(BASE, {"spec": spec})).verdict == "ok"
+
+
+def test_an_application_of_nothing_says_so() -> None:
+    report = report_on(merged(BASE, {"status": {"resources": []}}))
+    assert any("names no resources" in line for line in report.not_checked)
 
 
 def test_the_time_of_the_push_is_said_to_be_missing() -> None:

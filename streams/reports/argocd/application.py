@@ -38,7 +38,15 @@ def _cut(text: str) -> str:
     return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text) - MAX_TEXT:,} more characters)"
 
 
+def _without_empty(value: Any) -> Any:
+    """Leave out what Argo CD leaves out when it writes, wherever it is."""
+    if isinstance(value, dict):
+        return {name: kept for name, part in value.items() if (kept := _without_empty(part))}
+    return [_without_empty(part) for part in value] if isinstance(value, list) else value
+
+
 Text = Annotated[str, AfterValidator(_cut)]
+Options = Annotated[dict[str, Any], AfterValidator(_without_empty)]
 
 
 class Tolerant(BaseModel):
@@ -70,7 +78,13 @@ class SourceSpec(Tolerant):
 
     target_revision: Text = Field("", validation_alias="targetRevision")
     repository: Text = Field("", validation_alias="repoURL")
+    path: Text = ""
     chart: Text = ""
+    ref: Text = ""
+    helm: Options = {}
+    kustomize: Options = {}
+    directory: Options = {}
+    plugin: Options = {}
 
 
 class Automated(Tolerant):
@@ -103,20 +117,25 @@ class Destination(Tolerant):
     namespace: Text = ""
 
 
-class Spec(Tolerant):
-    """What is wanted."""
+class Wanted(Tolerant):
+    """What is to be deployed, and where."""
 
     destination: Destination = Destination()
     source: SourceSpec | None = None
     sources: tuple[SourceSpec, ...] = ()
-    source_hydrator: dict[str, Any] | None = None
-    sync_policy: SyncPolicy = SyncPolicy()
-    ignore_differences: tuple[IgnoredDifference, ...] = ()
 
     @property
     def all_sources(self) -> tuple[SourceSpec, ...]:
         """One source, or several."""
         return self.sources or ((self.source,) if self.source is not None else ())
+
+
+class Spec(Wanted):
+    """What is wanted, and how it is to come about."""
+
+    source_hydrator: dict[str, Any] | None = None
+    sync_policy: SyncPolicy = SyncPolicy()
+    ignore_differences: tuple[IgnoredDifference, ...] = ()
 
 
 class Revisions(Tolerant):
@@ -135,6 +154,7 @@ class SyncStatus(Revisions):
     """What the comparison of cluster and Git came to."""
 
     status: Text = "Unknown"
+    compared_to: Wanted | None = None
 
 
 class Health(Tolerant):

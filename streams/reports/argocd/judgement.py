@@ -4,7 +4,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from streams.reports.argocd.application import Application, OperationState, SourceSpec, Status, joined, stamp
+from streams.reports.argocd.application import (
+    Application,
+    OperationState,
+    SourceSpec,
+    Status,
+    Wanted,
+    joined,
+    stamp,
+)
 from streams.reports.argocd.report import Check, Verdict
 from streams.reports.argocd.revision import Expected, is_commit
 
@@ -71,6 +79,7 @@ def judge(application: Application, question: Question) -> Judgement:
 _NAMES = {
     "revision": "revision",
     "reconciled_after_push": "reconciled after the push",
+    "compared_as_written": "compared as it is written now",
     "operation_succeeded": "operation",
     "compared_after_operation": "compared after the operation",
     "synced": "sync",
@@ -88,6 +97,7 @@ def _checks(application: Application, status: Status, question: Question) -> Ite
     has_revision = question.expected.among(seen)
     yield Check(name="revision", met=has_revision, seen=joined(seen) or "none")
     yield _reconciled(status, question, has_revision=has_revision)
+    yield _as_written(application, status.sync.compared_to)
     yield _operated(application, status.operation_state)
     yield _compared(status)
     yield Check(name="synced", met=status.sync.status == "Synced", seen=status.sync.status)
@@ -115,6 +125,21 @@ def _reconciled(status: Status, question: Question, *, has_revision: bool) -> Ch
     return Check(
         name="reconciled_after_push", met=None, seen=f"reconciled {stamp(at)}, with another revision"
     )
+
+
+def _as_written(application: Application, compared: Wanted | None) -> Check:
+    """Tell whether the comparison was of what the Application says now; it may have been changed since."""
+    if compared is None:
+        return Check(name="compared_as_written", met=None, seen="not told")
+    spec = application.spec
+    is_same = {
+        # Of a hydrated one, what is compared is made from the spec.
+        "source": spec.source_hydrator is not None or spec.all_sources == compared.all_sources,
+        "destination": spec.destination == compared.destination,
+    }
+    changed = " and ".join(name for name, same in is_same.items() if not same)
+    seen = f"changed since: {changed}" if changed else "source and destination unchanged"
+    return Check(name="compared_as_written", met=not changed, seen=seen)
 
 
 def _operated(application: Application, state: OperationState | None) -> Check:

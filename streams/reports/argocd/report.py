@@ -18,6 +18,7 @@ class Check(_Part):
     name: Literal[
         "revision",
         "reconciled_after_push",
+        "compared_as_written",
         "operation_succeeded",
         "compared_after_operation",
         "synced",

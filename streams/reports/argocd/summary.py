@@ -140,6 +140,8 @@ def _not_checked(application: Application, question: Question, source: Source) -
             "the time of the push (--pushed-at): only the commit itself can show that Argo CD looked since,"
             " and cannot for a second push of the same commit, as for a rollback"
         )
+    if not status.resources:
+        yield "whether anything is deployed: the Application names no resources"
     if len(status.sync.revisions) > 1:
         yield "the revisions of the Application's other sources: one of several has to be the expected one"
     if application.spec.source_hydrator is not None:

@@ -83,8 +83,8 @@ class ManifestsReport(Part):
     rules: tuple[BrokenRule, ...] = Field(description="those that findings name")
     not_checked: tuple[NotChecked, ...]
     passed_over: tuple[str, ...] = Field(
-        description="files that hold no objects of Kubernetes, and hidden folders and the like, with a slash at"
-        " the end, which nobody looked into"
+        description="files that hold no objects of Kubernetes; with a slash at the end: hidden folders and"
+        " the like, which nobody looked into"
     )
     skipped_rules: tuple[str, ...] = Field(description="ids of rules that the caller asked to leave out")
     tools: tuple[Tool, ...]
