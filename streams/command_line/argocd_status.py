@@ -16,7 +16,7 @@ from streams.command_line.output import (
     say,
     stdout,
     when_interrupted,
-    write,
+    write_json,
 )
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ def argocd_status(  # noqa: PLR0913 (one parameter per option)
         seen, waited = watch(chosen, order, clock, told)
     report = summary(seen, chosen, waited)
     if json:
-        write(report.model_dump_json())
+        write_json(report.model_dump(mode="json"))
     else:
         print_report(stdout(), report)
     raise typer.Exit(EXIT_CODES[report.verdict])

@@ -100,7 +100,9 @@ def write(text: str) -> None:
 
 def write_json(value: Any, *, indent: int | None = None) -> None:
     """Put a JSON value on stdout; on one line unless `indent` is given."""
-    write(json.dumps(value, ensure_ascii=False, indent=indent))
+    # JSON escapes only the first of the characters that would steer a terminal.
+    said = json.dumps(value, ensure_ascii=False, indent=indent)
+    write(CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", said))
 
 
 def clean(text: str) -> str:

@@ -290,6 +290,15 @@ def test_what_an_event_holds_does_not_steer_the_terminal() -> None:
     assert one_line("a\n  b" * 100, 10) == "a ba ba b…"
 
 
+def test_json_does_not_steer_the_terminal_and_says_the_same(capsys: pytest.CaptureFixture[str]) -> None:
+    value = {"a\x9b2J": ["\x1b[31m", "\x7f", "\u202e", "é\n"]}
+    output.write_json(value, indent=2)
+    printed = capsys.readouterr().out
+    assert clean(printed) == printed
+    assert json.loads(printed) == value
+    assert "é" in printed
+
+
 # run ---------------------------------------------------------------------------------------------
 
 

@@ -386,7 +386,7 @@ def test_an_agent_may_read_what_is_in_the_repository() -> None:
         *(f"{ROOT}/{name}" for name in ("a.pem", "A.PEM", "a.\uff50em", "x/id_rsa", "my-kubeconfig.yaml")),
         *(
             f"{ROOT}/{name}"
-            for name in (".git/config", ".kube/config", ".aws/x", ".netrc", "credentials.json")
+            for name in (".git/config", ".kube/config", ".aws/x", ".netrc", "credentials.json", ".envrc")
         ),
         f"{ROOT}/.claude/settings.local.json",
     ],
