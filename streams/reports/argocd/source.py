@@ -5,18 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from streams.reports.argocd.application import MAX_BYTES, Application, NotAnApplicationError, parse
 from streams.reports.argocd.report import Source
+from streams.reports.program import TooLateError, TooMuchError, run
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -24,7 +20,6 @@ if TYPE_CHECKING:
 # A reading may take so long; the clients' own limit is below it, and says more.
 READ_SECONDS = 30.0
 CLIENT_SECONDS = 20
-MAX_ERROR_BYTES = 16 * 1024
 # What Kubernetes allows as names, so that nothing of it reads as an option.
 NAME = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 
@@ -168,60 +163,17 @@ def _got(name: str, command: tuple[str, ...]) -> bytes:
     program = _program(name)
     if program is None:
         raise ReadError(f"there is no {name} here: {_INSTALL[name]}", passing=False)
-    code, text, error = _run([program, *command[1:]])
-    if code != 0:
-        raise _explained(name, code, error)
-    return text
-
-
-def _run(command: list[str]) -> tuple[int, bytes, str]:
-    """Run a client; bounds its time and how much it may print."""
-    with tempfile.TemporaryFile() as errors:
-        try:
-            process = subprocess.Popen(  # noqa: S603 (an argument list made here, no shell)
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.PIPE,
-                stderr=errors,
-                start_new_session=True,
-            )
-        except OSError as error:
-            raise ReadError(f"cannot run {command[0]}: {error.strerror}", passing=False) from None
-        late = threading.Event()
-
-        def end() -> None:
-            late.set()
-            _kill(process)
-
-        timer = threading.Timer(READ_SECONDS, end)
-        timer.start()
-        try:
-            output = process.stdout
-            text = output.read(MAX_BYTES + 1) if output is not None else b""
-            if len(text) > MAX_BYTES:
-                _kill(process)
-            code = process.wait()
-        except BaseException:
-            _kill(process)
-            process.wait()
-            raise
-        finally:
-            timer.cancel()
-            if process.stdout is not None:
-                process.stdout.close()
-        if len(text) > MAX_BYTES:
-            raise ReadError(f"{command[0]} printed more than {MAX_BYTES:,} bytes", passing=False)
-        if late.is_set():
-            raise ReadError(f"{command[0]} did not answer within {READ_SECONDS:g} s", passing=True)
-        errors.seek(0)
-        return code, text, errors.read(MAX_ERROR_BYTES).decode(errors="replace").strip()
-
-
-def _kill(process: subprocess.Popen[bytes]) -> None:
-    """End a client and whatever it started, such as a login helper."""
-    # The client may have ended, and its helper go on with its output; or all of them have ended.
-    with suppress(ProcessLookupError):
-        os.killpg(process.pid, signal.SIGKILL)
+    try:
+        ended = run([program, *command[1:]], seconds=READ_SECONDS, max_bytes=MAX_BYTES)
+    except OSError as error:
+        raise ReadError(f"cannot run {program}: {error.strerror}", passing=False) from None
+    except TooMuchError:
+        raise ReadError(f"{program} printed more than {MAX_BYTES:,} bytes", passing=False) from None
+    except TooLateError:
+        raise ReadError(f"{program} did not answer within {READ_SECONDS:g} s", passing=True) from None
+    if ended.code != 0:
+        raise _explained(name, ended.code, ended.errors)
+    return ended.output
 
 
 @dataclass(frozen=True, slots=True)

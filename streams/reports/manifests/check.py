@@ -9,7 +9,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, Final
 
 from streams.reports.manifests.file_tree import FileTree
-from streams.reports.manifests.kubectl import ORIGIN, BuildError, NoKubectlError, find_kubectl
+from streams.reports.manifests.kubectl import HINT, ORIGIN, BuildError, NoKubectlError, find_kubectl
 from streams.reports.manifests.kustomization import Kustomizations, file_in
 from streams.reports.manifests.manifest import Manifest, at, is_object, manifests, pointer, text
 from streams.reports.manifests.report import BrokenRule, Counts, Finding, ManifestsReport, NotChecked, Tool
@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 MAX_FINDINGS: Final = 1_000
 MAX_MESSAGE: Final = 1_000
 RESOURCES: Final = -1  # what resources of kustomizations belong to
-HINT: Final = "pip install 'callboard[manifests]'"
 
 
 def check(

@@ -6,12 +6,13 @@ import json
 import os
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from streams.reports.program import TooLateError, TooMuchError, run
 
 OLDEST: Final = (1, 27)
 SECONDS: Final = 60.0
@@ -83,15 +84,18 @@ class Kubectl:
                 return Rendering(self._build(folder), None)  # what is wrong is said without the wrapper
 
     def _build(self, folder: Path) -> bytes:
+        command = [str(self.program), "kustomize", str(folder)]
         try:
-            code, output, errors = _run([str(self.program), "kustomize", str(folder)], SECONDS)
-        except subprocess.TimeoutExpired:
+            ended = run(command, seconds=SECONDS, max_bytes=MAX_BYTES, environment=ENVIRONMENT)
+        except OSError as error:
+            raise BuildError(f"cannot run {self.program}: {error.strerror}") from None
+        except TooLateError:
             raise BuildError(f"not rendered within {SECONDS:.0f} s") from None
-        if code != 0:
-            raise BuildError(" ".join(errors.decode("utf-8", "replace").split()).removeprefix("error: "))
-        if len(output) > MAX_BYTES:
-            raise BuildError(f"more than {MAX_BYTES // 1024 // 1024} MiB come out of it")
-        return output
+        except TooMuchError:
+            raise BuildError(f"more than {MAX_BYTES // 1024 // 1024} MiB come out of it") from None
+        if ended.code != 0:
+            raise BuildError(" ".join(ended.errors.split()).removeprefix("error: "))
+        return ended.output
 
 
 def find_kubectl(places: tuple[Path, ...] | None = None) -> Kubectl:
@@ -104,7 +108,7 @@ def find_kubectl(places: tuple[Path, ...] | None = None) -> Kubectl:
     for program in _programs() if places is None else places:
         try:
             found = _versions(program)
-        except (OSError, ValueError, KeyError, TypeError, subprocess.SubprocessError) as error:
+        except (OSError, ValueError, KeyError, TypeError, TooLateError, TooMuchError) as error:
             reasons.append(f"{program} does not say its version ({type(error).__name__})")
             continue
         if _numbers(found.version) >= OLDEST:
@@ -123,28 +127,12 @@ def _programs() -> tuple[Path, ...]:
 
 
 def _versions(program: Path) -> Kubectl:
-    _, output, _ = _run([str(program), "version", "--client", "--output=json"], SECONDS_TO_ANSWER)
-    said = json.loads(output)
+    command = [str(program), "version", "--client", "--output=json"]
+    ended = run(command, seconds=SECONDS_TO_ANSWER, max_bytes=MAX_BYTES, environment=ENVIRONMENT)
+    said = json.loads(ended.output)
     version = str(said["clientVersion"]["gitVersion"]).removeprefix("v")
     return Kubectl(program, version, str(said.get("kustomizeVersion", "unknown")).removeprefix("v"))
 
 
 def _numbers(version: str) -> tuple[int, ...]:
     return tuple(int(number) for number in re.findall(r"\d+", version)[:2])
-
-
-def _run(command: list[str], seconds: float) -> tuple[int, bytes, bytes]:
-    """Run a command that may write much, but is not read for ever."""
-    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
-        done = subprocess.run(  # noqa: S603 (an argument list; the program is kubectl)
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=output,
-            stderr=errors,
-            env=ENVIRONMENT,
-            timeout=seconds,
-            check=False,
-        )
-        output.seek(0)
-        errors.seek(0)
-        return done.returncode, output.read(MAX_BYTES + 1), errors.read(10_000)

@@ -2,16 +2,12 @@
 
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from streams.reports.part import Part
 
 Severity = Literal["error", "warning"]
 Verdict = Literal["pass", "fail", "incomplete"]
-
-
-class Part(BaseModel):
-    """A part of the report: it never changes, and has no fields that nobody described."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class ObjectReference(Part):

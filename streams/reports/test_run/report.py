@@ -2,7 +2,9 @@
 
 from typing import Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import ConfigDict, Field
+
+from streams.reports.part import Part
 
 Verdict = Literal["pass", "fail", "incomplete", "nothing_proven"]
 Cause = Literal["exception", "time_limit", "crash"]
@@ -12,13 +14,7 @@ MOST_LISTED: Final = 100
 """Failures, flaky tests or skip reasons that a report lists; it counts all."""
 
 
-class Told(BaseModel):
-    """Base of all parts."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Counts(Told):
+class Counts(Part):
     """How many tests ended how; a test that failed and then broke its teardown is in two of these."""
 
     selected: int = Field(description="tests pytest was to run, after deselection")
@@ -34,7 +30,7 @@ class Counts(Told):
     not_run: int = Field(description="selected, but the run ended before they did")
 
 
-class Failure(Told):
+class Failure(Part):
     """One thing that failed."""
 
     test: str = Field(
@@ -50,14 +46,14 @@ class Failure(Told):
     )
 
 
-class Skips(Told):
+class Skips(Part):
     """Tests that were skipped for one reason."""
 
     reason: str
     tests: int
 
 
-class Rerun(Told):
+class Rerun(Part):
     """The one repetition of what failed."""
 
     tests: int = Field(description="how many were run again")
@@ -65,7 +61,7 @@ class Rerun(Told):
     pytest_exit_code: int
 
 
-class SuiteReport(Told):
+class SuiteReport(Part):
     """What one test run proved."""
 
     model_config = ConfigDict(title="callboard.report.tests.v1")
