@@ -69,9 +69,26 @@ def test_every_command_and_exit_code_is_there() -> None:
     assert [code for code in codes if not re.search(rf"\b{code} ", table)] == []
 
 
-def test_links_lead_somewhere() -> None:
-    links = re.findall(r"\]\((?!http)([^)#]+)\)", README)
-    assert [link for link in links if not (ROOT / link).exists()] == []
+@pytest.mark.parametrize("page", ["README.md", "docs/checks.md"])
+def test_links_lead_somewhere(page: str) -> None:
+    links = re.findall(r"\]\((?!http)([^)#]+)\)", (ROOT / page).read_text())
+    assert links
+    assert [link for link in links if not (ROOT / page).parent.joinpath(link).exists()] == []
+
+
+@pytest.mark.parametrize("command", ["validate-manifests", "report-tests", "argocd-status"])
+def test_a_check_has_every_option_that_is_named(command: str) -> None:
+    help_of = subprocess.run([*CALLBOARD, command, "--help"], capture_output=True, text=True, check=True)
+    sections = (ROOT / "docs/checks.md").read_text().split("\n## ")
+    section = next(part for part in sections if f"callboard {command}" in part)
+    named = {option for option in re.findall(r"(?<![\w-])--[a-z][a-z-]*", section) if option != "--junitxml"}
+    assert named
+    assert {option for option in named if not re.search(rf"{option}\b", help_of.stdout)} == set()
+    table = README.split("## Checks, with and without a model")[1].split("\n## ")[0]
+    row = next(line for line in table.splitlines() if line.startswith(f"| `callboard {command}"))
+    schemas = [json.loads(path.read_text()) for path in (ROOT / "schemas/reports").glob("*.json")]
+    verdicts = {frozenset(schema["properties"]["verdict"]["enum"]) for schema in schemas}
+    assert frozenset(re.findall(r"`(\w+)`", row)) in verdicts
 
 
 def test_the_two_commands_are_targets_of_make() -> None:
