@@ -51,6 +51,8 @@ const REPEATED: [&str; 8] = [
     "ce_status",
     "ce_llm",
 ];
+/// The types of nearly all events.
+const USUAL_TYPES: [&str; 2] = ["callboard.task.v1", "callboard.result.v1"];
 const TRACE: std::ops::Range<usize> = 10..12;
 /// Each costs as much as three bytes more; Python's limit is a little higher.
 const MAX_READ_BYTES: usize = 4_000;
@@ -164,6 +166,11 @@ fn typed<'a>(texts: [Option<&'a str>; READ.len()]) -> Option<Attributes<'a>> {
 
 fn unsigned(text: &str) -> Option<u16> {
     text.bytes().all(|it| it.is_ascii_digit()).then(|| text.parse().ok())?
+}
+
+/// Tells whether nearly all events are of this type or of another such.
+pub(crate) fn is_usual_type(kind: &str) -> bool {
+    USUAL_TYPES.contains(&kind)
 }
 
 /// Tells whether a header is one that events have: of other names there may be any number.

@@ -1,6 +1,7 @@
 """The wire contract: what headers say, what is wrong with them, and the ids made from them."""
 
 import hashlib
+import sys
 import time
 import uuid
 from collections.abc import Callable
@@ -178,6 +179,17 @@ def test_a_null_header_is_none(name: str) -> None:
 @pytest.mark.parametrize("name", ["ce_correlationid", "ce_workflow", "ce_pass", "ce_rounds", "ce_status"])
 def test_an_empty_name_is_none(name: str) -> None:
     assert decode(with_headers(**{name: b""})) == decode(with_headers())
+
+
+@pytest.mark.parametrize("kind", [TASK, RESULT])
+def test_the_usual_types_are_one_text_each(kind: str) -> None:
+    assert decode(with_headers(ce_type=kind.encode())).type is sys.intern("".join(kind))
+
+
+def test_the_types_of_others_are_not_kept() -> None:
+    # Interned texts live for ever in some versions of Python, and these can be any number of different ones.
+    kind = decode(with_headers(ce_type=b"com.example.made-up")).type
+    assert sys.intern("com.example.made-up") is not kind == "com.example.made-up"
 
 
 @pytest.mark.parametrize("version", [b"0.3", b"1.0 ", b"1", b"2.0", b"\xff"])

@@ -175,7 +175,11 @@ impl Envelope {
         };
         Self {
             source: PyString::new(py, it.source).unbind(),
-            kind: PyString::intern(py, it.kind).unbind(),
+            kind: if headers::is_usual_type(it.kind) {
+                PyString::intern(py, it.kind).unbind()
+            } else {
+                text(it.kind) // anybody's: some versions of Python keep interned texts for ever
+            },
             workflow_id: text(it.workflow_id.unwrap_or(it.id)),
             workflow: it.workflow.map(text),
             round: it.round.map(text),
