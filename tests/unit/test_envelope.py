@@ -7,7 +7,7 @@ import uuid
 from collections.abc import Callable
 from copy import copy
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from itertools import pairwise
 from typing import Any
 
@@ -231,6 +231,55 @@ def test_a_deadline_is_a_number_too(moment: datetime, precision: str, zone: str)
     read = decode(with_headers(ce_deadline=text.encode()))
     assert (read.deadline_ms, read.deadline) == (expected, datetime.fromisoformat(text))
     assert Envelope("i", "/s", TASK, "w", deadline=read.deadline).deadline_ms == expected
+
+
+@pytest.mark.parametrize("moment", ["2026-01-31T12:00:00Z", "2026-01-31T12:00:00.100+00:00"])
+def test_a_deadline_goes_on_as_it_came(moment: str) -> None:
+    given = decode(with_headers(ce_deadline=moment.encode()))
+    headers = answer(given, RUN, source="/s", answered=[], status="failed", budget=None, llm=None)
+    assert dict(headers)["ce_deadline"] == moment.encode()
+    assert decode(record(*headers)).deadline == given.deadline
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "says"),
+    [
+        ("2026-01-31T12:00:00Z", TypeError, r"deadline is '2026-.*, which is no datetime"),
+        (EPOCH.date(), TypeError, r"deadline is datetime.date\(.*, which is no datetime"),
+        (EPOCH.replace(tzinfo=None), ValueError, r"deadline is datetime.datetime\(.*: give it a zone"),
+    ],
+)
+def test_what_is_no_deadline_is_refused_by_name(wrong: Any, error: type[Exception], says: str) -> None:
+    with pytest.raises(error, match=says):
+        Envelope("i", "/s", TASK, "w", deadline=wrong)
+    with pytest.raises(error, match=says):
+        replaced(decode(with_headers()), deadline=wrong)
+
+
+class Curious(tzinfo):
+    """A zone that looks at the envelope while it gets its deadline."""
+
+    def __init__(self, envelope: Envelope) -> None:
+        self._envelope = envelope
+        self.seen: list[Any] = []
+
+    def utcoffset(self, _: datetime | None) -> timedelta:
+        self.seen.append(self._envelope.deadline)
+        return timedelta()
+
+    def dst(self, _: datetime | None) -> None:
+        return None
+
+    def tzname(self, _: datetime | None) -> None:
+        return None
+
+
+def test_a_zone_may_look_at_the_envelope_that_gets_its_deadline() -> None:
+    it = decode(with_headers())
+    zone = Curious(it)
+    it.deadline = datetime(2026, 1, 31, 12, tzinfo=zone)
+    assert set(zone.seen) == {None}
+    assert it.deadline == datetime(2026, 1, 31, 12, tzinfo=UTC)
 
 
 @given(st.text("0123456789-T:.Z+", min_size=17, max_size=27) | st.just("2025-02-29T12:00:00Z"))

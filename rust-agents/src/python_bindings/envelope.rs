@@ -1,6 +1,7 @@
 //! The envelope exists in Rust so that an event's headers are read, kept and answered without making a
 //! Python object for each of them more than once.
 
+use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
@@ -30,6 +31,10 @@ type Text = Py<PyString>;
 ///     tracestate: W3C trace state.
 ///     rounds: `ce_rounds`: which ways back were taken, and how often; `streams.rounds` reads it.
 ///     budget: `ce_budget`: what may still be spent on models, or none for no limit.
+///
+/// Raises:
+///     TypeError: One is of another type.
+///     ValueError: The deadline has no zone.
 #[pyclass(module = "streams.envelope")]
 pub(super) struct Envelope {
     #[pyo3(get, set)]
@@ -118,8 +123,13 @@ impl Envelope {
     }
 
     #[setter]
-    fn set_deadline(&mut self, deadline: Option<Bound<'_, PyAny>>) -> PyResult<()> {
-        self.until = deadline.map(|it| Moment::of(&it)).transpose()?;
+    fn set_deadline(
+        envelope: &Bound<'_, Self>,
+        deadline: Option<Bound<'_, PyAny>>,
+    ) -> PyResult<()> {
+        // The moment's zone may be Python code, which may want to look at the envelope.
+        let until = deadline.map(|it| Moment::of(&it)).transpose()?;
+        envelope.try_borrow_mut()?.until = until;
         Ok(())
     }
 
@@ -197,6 +207,7 @@ impl Envelope {
             id,
         }
     }
+
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let fields = PyDict::new(py);
         fields.set_item("id", &self.id)?;
@@ -224,6 +235,14 @@ impl Envelope {
 impl Moment {
     fn of(moment: &Bound<'_, PyAny>) -> PyResult<Self> {
         let py = moment.py();
+        if !moment.is_instance(Self::kind(py)?)? {
+            let message = format!("deadline is {moment:?}, which is no datetime");
+            return Err(PyTypeError::new_err(message));
+        }
+        if moment.call_method0(intern!(py, "utcoffset"))?.is_none() {
+            let message = format!("deadline is {moment:?}: give it a zone, such as timezone.utc");
+            return Err(PyValueError::new_err(message));
+        }
         let seconds: f64 = moment.call_method0(intern!(py, "timestamp"))?.extract()?;
         let text = moment.call_method0(intern!(py, "isoformat"))?.cast_into::<PyString>()?.unbind();
         #[allow(clippy::cast_possible_truncation, reason = "a datetime's years have four digits")]
@@ -232,10 +251,12 @@ impl Moment {
     }
 
     fn datetime<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
+        Self::kind(py)?.call_method1(intern!(py, "fromisoformat"), (&self.text,))
+    }
+
+    fn kind(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
         static DATETIME: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        DATETIME
-            .import(py, "datetime", "datetime")?
-            .call_method1(intern!(py, "fromisoformat"), (&self.text,))
+        DATETIME.import(py, "datetime", "datetime")
     }
 }
 
