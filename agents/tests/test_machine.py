@@ -3,7 +3,11 @@
 import ast
 import inspect
 import random
+from contextlib import suppress
+from copy import copy
+from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,7 +16,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from agents import _rust
-from agents._rust import AgentRuntime, Turn
+from agents._rust import AgentRuntime, EncodedHeaders, Envelope, Turn
+from agents.core.budget import Budget as CallBudget
 from agents.tests.naive_machine import Assigned, Budget, NaiveMachine, Offered, decode, encode
 
 ANSWERS = (
@@ -361,6 +366,58 @@ def test_no_number_makes_the_machine_panic(seed: int) -> None:
         runtime.in_flight()
         runtime.commit_of(0)
     assert turns > 50
+
+
+RECORD = SimpleNamespace(key=b"k", value=None, headers=[("ce_id", b"1")])
+HEADERS = EncodedHeaders([("ce_type", b"t")])
+MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
+ENVELOPE = Envelope("i", "/s", "t", "w", budget=CallBudget(calls=1), deadline=MOMENT)
+USUAL: dict[str, list[Any]] = {
+    "EncodedHeaders": [[("ce_id", b"1")]],
+    "Envelope": ["i", "/s", "t", "w", None, "r", "failed", MOMENT, 3],
+    "encode_records": [[(1, b"k", None, [("a", None)]), (2, None, b"v", HEADERS)], 1_000],
+    "next_traceparent": [None, "run"],
+    "read_event": [[("ce_id", b"1")]],
+    "record_digest": [RECORD],
+    "run_id": [b"", "a"],
+    "seal_records": [b"", 1, 0, -1, -1, 0],
+    "take_event": [SimpleNamespace(key=None, value=b"v", headers=[("ce_type", b"t")]), {}],
+    "uuid_of": ["a"],
+    "write_answer": [HEADERS, ENVELOPE, "run", "", [(ENVELOPE, RECORD)], "failed", CallBudget(), None],
+    "write_event": [HEADERS, ENVELOPE, "", [("i", "d")]],
+}
+TEXTS = ["", "2026-01-31T12:00:00Z", "00-a-b-c", "-" * 9, "\N{SNOWMAN}" * 9, "\ud800", b"", b"k"]
+NUMBERS = [None, True, -1, 0, 1.5, 2**15, 2**31, 2**63, 2**70, float("nan")]
+PAIRS = [("a",), ["a", b""], ("a", "b"), ("\ud800", b""), ("a", RECORD), (ENVELOPE, 1), (1, b"k", "v", [])]
+OBJECTS = [RECORD, HEADERS, ENVELOPE, CallBudget(), object(), datetime(2026, 1, 31)]  # noqa: DTZ001 (odd)
+ODD: list[Any] = [*TEXTS, *NUMBERS, [], {}, *([pair] for pair in PAIRS), *OBJECTS]
+REFUSED = (TypeError, ValueError, OverflowError, AttributeError, IndexError)
+
+
+@pytest.mark.parametrize("name", sorted({*_rust.__all__} - {"AgentRuntime", "Turn"}))
+@given(data=st.data())
+@settings(derandomize=True, database=None)
+def test_no_argument_makes_a_function_panic(name: str, data: st.DataObject) -> None:
+    function, arguments = getattr(_rust, name), [*USUAL[name]]
+    function(*arguments)
+    for at, value in data.draw(st.dictionaries(st.integers(0, 8), st.sampled_from(ODD), max_size=2)).items():
+        arguments[at : at + 1] = [value]
+    with suppress(*REFUSED):
+        function(*arguments)
+
+
+@given(st.sampled_from([it for it in dir(ENVELOPE) if not it.startswith("_")]), st.sampled_from(ODD))
+@settings(derandomize=True, database=None, max_examples=300)
+def test_no_value_makes_an_envelope_panic(name: str, value: Any) -> None:
+    envelope = copy(ENVELOPE)
+    with suppress(*REFUSED):
+        setattr(envelope, name, value)
+    for other in (ENVELOPE, copy(envelope), value):
+        assert (envelope == other) is not (envelope != other)
+    assert repr(envelope)
+    with suppress(*REFUSED):
+        envelope.identity()
+        _rust.write_event(HEADERS, envelope, "", [])
 
 
 class AgainstTheTwin(RuleBasedStateMachine):
