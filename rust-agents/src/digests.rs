@@ -1,5 +1,5 @@
 //! The digests exist so that naming a run and proving what it answered takes a small part of the time
-//! Python needs; `streams/envelope.py` says what they mean, and holds the same definitions once more.
+//! Python needs; `streams/envelope.py` says what they mean, its tests hold the same definitions in Python.
 //!
 //! Not part of the machine, which sees no payload and depends on `std` alone: only Python has these.
 

@@ -22,7 +22,7 @@ const READ: [&str; 13] = [
 ];
 /// What only Python reads: an event that has it is left to it.
 const BUDGET: &str = "ce_budget";
-/// The attributes of an event that is written, in the order in which Python gives them.
+/// The attributes of an event that is written, in this order.
 pub(crate) const WRITTEN: [&str; 15] = [
     "ce_id",
     "ce_time",

@@ -1,5 +1,5 @@
-//! The bindings exist so that Python sees the machine as one class; this is the only file that knows
-//! PyO3, and it decides nothing: it turns tuples into types and misuse into exceptions.
+//! The bindings exist so that Python sees the machine as one class; only this module knows PyO3, and it
+//! decides nothing: it turns tuples into types and misuse into exceptions.
 //!
 //! Everything is taken out of Python objects before the machine is locked, and the answer is built
 //! after it is unlocked, so no Python code ever runs while the lock is held.
