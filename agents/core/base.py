@@ -48,7 +48,7 @@ class AgentConfig(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: str | None = Field(default=None, description="names topics and group; default: from the class name")
-    version: str = Field(default="1", description="goes into every result")
+    version: str = Field(default="1", max_length=255, description="goes into every result")
     model: str = Field(default="claude-sonnet-5-5", description="model that `_call_llm` asks")
     max_tokens: int = Field(default=4096, ge=1, le=21_333, description="most tokens of one answer")
     concurrency: int = Field(default=16, ge=1, le=100_000, description="runs at the same time in one worker")

@@ -125,6 +125,8 @@ def test_an_agent_without_execute_cannot_be_made() -> None:
         {"max_tokens": 0},
         {"max_tokens": 30_000},
         {"llm": "gpt"},
+        {"version": "1" * 256},
+        {"version": "\ud800"},  # every result says it, the failed ones as well, so it has to be text
         {"modle": "claude"},
     ],
 )
