@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Literal, Protocol, Self, get_args
 
 import orjson
 
-from agents.core.budget import NOTHING, Allowance, Spent
+from agents.core.budget import MOST, NOTHING, Allowance, Spent
 from agents.core.errors import ConfigurationError, LLMIncompleteError, LLMOffError, LLMUnavailableError
 from agents.core.step import InDoubt, Steps, was_not_sent
 from agents.core.task import Task, current_task
@@ -356,7 +356,8 @@ def _spent(message: Any) -> Spent:
     counts = [
         usage.get(name) if isinstance(usage, dict) else None for name in ("input_tokens", "output_tokens")
     ]
-    return Spent(1, *(count if isinstance(count, int) and count > 0 else 0 for count in counts))
+    # Nobody has checked these either, and results have no words for every number.
+    return Spent(1, *(min(count, MOST) if isinstance(count, int) and count > 0 else 0 for count in counts))
 
 
 def _read(message: Any, *, asked: str, replayed: bool) -> LLMReply:

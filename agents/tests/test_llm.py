@@ -84,6 +84,16 @@ def test_a_backend_has_one_provider_per_process(monkeypatch: pytest.MonkeyPatch)
     assert (provider_for("anthropic").asks, provider_for("off").asks) == (True, False)
 
 
+async def test_no_answer_takes_more_tokens_than_a_result_can_say(api: MessagesApi) -> None:
+    api.body = answer("x") | {"usage": {"input_tokens": 2**64 - 1, "output_tokens": 2**64 - 1}}
+    task = a_task()
+    set_current_task(task)
+    for _ in range(2):
+        await ask()
+    most = 2 * (2**53 - 1)
+    assert task.usage == Usage(calls=2, input_tokens=most, output_tokens=most)
+
+
 async def test_evidence_mode_refuses_every_question() -> None:
     with pytest.raises(LLMOffError, match=r"'claude-x' was not asked; set ANTHROPIC_API_KEY"):
         await NoProvider().ask("secret", system=None, model="claude-x", max_tokens=1)
