@@ -97,6 +97,14 @@ def test_a_pass_says_what_ran_and_what_was_left_out(project: Path) -> None:
     assert (report.rerun, report.timed_out, report.running, report.output_end) == (None, None, (), "")
 
 
+def test_what_a_plugin_takes_away_in_silence_is_counted(project: Path) -> None:
+    hiding = "def pytest_collection_modifyitems(items): items[:] = items[:1]\n"
+    source = f"{PASSING}{FAILING}def test_other(): assert 0\n"
+    files = {"conftest.py": hiding, "test_it.py": source}
+    check(project, files, "pass", selected=1, deselected=2, passed=1)
+    check(project, files, "pass", "-k", "not other", selected=1, deselected=2, passed=1)
+
+
 def test_every_way_to_fail_has_its_place_phase_and_exception(project: Path) -> None:
     source = """\
 import json

@@ -43,6 +43,7 @@ class _Recorder:
     def __init__(self, config: pytest.Config) -> None:
         self.is_worker = hasattr(config, "workerinput")
         self.root = str(config.rootpath)
+        self.found = 0
         self.deselected = 0
         self.file = EVENTS.open("a", encoding="ascii")
         if self.is_worker:
@@ -69,13 +70,18 @@ class _Recorder:
             wanted = set(json.loads(ONLY.read_text(encoding="ascii")))
             items[:] = [item for item in items if item.nodeid in wanted]
 
+    def pytest_itemcollected(self) -> None:
+        self.found += 1
+
     def pytest_deselected(self, items: list[pytest.Item]) -> None:
         self.deselected += len(items)
 
     def pytest_collection_finish(self, session: pytest.Session) -> None:
         # xdist's controller collects nothing; each of its workers collects everything.
         if self.is_worker or session.items:
-            self.tell("selected", tests=len(session.items), deselected=self.deselected)
+            # A plugin may take tests away without a word.
+            left_out = max(self.deselected, self.found - len(session.items))
+            self.tell("selected", tests=len(session.items), deselected=left_out)
 
     @pytest.hookimpl(hookwrapper=True, tryfirst=True)
     def pytest_make_collect_report(self) -> Generator[None, Any, None]:

@@ -19,7 +19,8 @@ class Counts(Part):
 
     selected: int = Field(description="tests pytest was to run, after deselection")
     deselected: int = Field(
-        description="tests that options like -k and -m left out, also from the project's settings"
+        description="tests that were found and left out: by options like -k and -m, also from the project's"
+        " settings, or by a plugin"
     )
     passed: int = Field(description="without flaky ones")
     failed: int = Field(description="failed in their call, ran out of time, or took the interpreter down")
