@@ -7,16 +7,15 @@ resolves no tool.
 """
 
 import re
-import unicodedata
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Final, Literal, get_args
 
-import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from agents.core.errors import AgentFileError
+from agents.core.frontmatter import FrontmatterError, invisible, read
 
 ModelAlias = Literal["haiku", "sonnet", "opus"]
 Tool = Literal["Read", "Grep", "Glob", "Edit", "Write", "Bash", "StructuredOutput"]
@@ -30,15 +29,12 @@ MODEL_IDS: Final[dict[ModelAlias, str]] = {
     "opus": "claude-opus-5-5",
 }
 
-MOST_BYTES: Final = 64 * 1024
 MOST_FILES: Final = 100
 MOST_TURNS: Final = 50
 LONGEST_DESCRIPTION: Final = 1_000
 NAME: Final = re.compile(r"[a-z][a-z0-9]*(?:-[a-z0-9]+)*")
 LONGEST_NAME: Final = 63
 LONGEST_SHOWN: Final = 80
-FENCE: Final = "---"
-UNQUOTED: Final = "mapping values are not allowed here"
 
 MISSING: Final = {
     "name": "write the file's name without `.md`",
@@ -104,7 +100,7 @@ class AgentDefinition(BaseModel):
     @field_validator("description")
     @classmethod
     def _can_be_read(cls, description: str) -> str:
-        if character := _invisible(description):  # YAML's escapes may make one
+        if character := invisible(description):  # YAML's escapes may make one
             raise ValueError(f"it has the invisible character {character}; remove it")
         if not description.strip():
             raise ValueError(MISSING["description"])
@@ -146,7 +142,7 @@ def load_file(path: Path) -> AgentDefinition:
     """
     try:
         return _definition(path)
-    except _WrongFileError as error:
+    except FrontmatterError as error:
         raise AgentFileError([f"{path}: {problem}" for problem in error.problems]) from None
 
 
@@ -183,101 +179,17 @@ def load_folder(folder: Path) -> dict[str, AgentDefinition]:
     return dict(sorted(found.items()))
 
 
-class _WrongFileError(Exception):
-    """What is wrong with one file, without its name."""
-
-    def __init__(self, *problems: str) -> None:
-        super().__init__(*problems)
-        self.problems = problems
-
-
 def _definition(path: Path) -> AgentDefinition:
-    fields, body = _parts(_text(path))
+    fields, body = read(path)
     if "body" in fields:
-        raise _WrongFileError("`body` is no field; write the text below the second `---`")
+        raise FrontmatterError("`body` is no field; write the text below the second `---`")
     try:
         definition = AgentDefinition.model_validate(fields | {"body": body})
     except ValidationError as error:
-        raise _WrongFileError(*(_told(problem, fields) for problem in error.errors())) from None
+        raise FrontmatterError(*(_told(problem, fields) for problem in error.errors())) from None
     if definition.name != path.stem:
-        raise _WrongFileError(f"name: it is {definition.name!r}; write {path.stem!r}, as the file's name is")
+        raise FrontmatterError(f"name: it is {definition.name!r}; write {path.stem!r}, as the file's name is")
     return definition
-
-
-def _text(path: Path) -> str:
-    try:
-        if not path.is_file():
-            raise _WrongFileError("it is no file")
-        with path.open("rb") as file:
-            data = file.read(MOST_BYTES + 1)
-        if len(data) > MOST_BYTES:
-            raise _WrongFileError(f"it has more than {MOST_BYTES} bytes; an agent's job is told in fewer")
-        text = data.decode("utf-8").replace("\r\n", "\n")
-    except OSError as error:
-        raise _WrongFileError(f"it cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError as error:
-        raise _WrongFileError(f"it is no UTF-8 (byte {error.start}); save it as UTF-8") from None
-    for number, line in enumerate(text.split("\n"), start=1):
-        if character := _invisible(line):
-            raise _WrongFileError(f"line {number} has the invisible character {character}; remove it")
-    return text
-
-
-def _invisible(text: str) -> str | None:
-    """Give the first control, formatting or private character: a model reads it, a person does not."""
-    for character in text:
-        if unicodedata.category(character).startswith("C") and character not in "\t\n":
-            return f"U+{ord(character):04X}"
-    return None
-
-
-def _parts(text: str) -> tuple[dict[str, Any], str]:
-    """Take a file apart into the fields of its frontmatter and its body."""
-    lines = text.split("\n")
-    if lines[0].rstrip() != FENCE:
-        raise _WrongFileError(f"there is no frontmatter; the first line has to be `{FENCE}`")
-    end = next((number for number, line in enumerate(lines[1:], start=1) if line.rstrip() == FENCE), None)
-    if end is None:
-        raise _WrongFileError(f"the frontmatter has no end; close it with a line `{FENCE}`")
-    try:
-        fields = yaml.load("\n".join(lines[1:end]), Loader=_StrictLoader)  # noqa: S506 (a SafeLoader, and stricter)
-    except yaml.MarkedYAMLError as error:
-        # One more than the mark's, which counts from 0, and one for the fence.
-        place = f"line {error.problem_mark.line + 2}: " if error.problem_mark else ""
-        said = ", ".join(part for part in (error.context, error.problem) if part)
-        said += "; quote a text that has `: ` in it" if error.problem == UNQUOTED else ""
-        raise _WrongFileError(f"{place}the frontmatter is no YAML that can be read: {said}") from None
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise _WrongFileError(f"the frontmatter is no YAML that can be read: {error}") from None
-    if not isinstance(fields, dict):
-        raise _WrongFileError("the frontmatter has no fields; write `name: ...` and so on, one a line")
-    return {str(name): value for name, value in fields.items()}, "\n".join(lines[end + 1 :]).strip()
-
-
-class _StrictLoader(yaml.SafeLoader):
-    """Refuses what lets YAML say something else than it seems to: repeated keys, and references."""
-
-    def compose_node(self, parent: Any, index: Any) -> Any:
-        if self.check_event(yaml.AliasEvent):
-            raise yaml.constructor.ConstructorError(
-                problem="references (`*name`) are not allowed; write the value out",
-                problem_mark=self.get_mark(),
-            )
-        return super().compose_node(parent, index)
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Hashable, Any]:  # noqa: FBT001, FBT002 (its base's)
-        seen: set[str] = set()
-        for key, _ in node.value:
-            if key.tag == "tag:yaml.org,2002:merge":
-                raise yaml.constructor.ConstructorError(
-                    problem="merging (`<<`) is not allowed; write the fields out", problem_mark=key.start_mark
-                )
-            if str(key.value) in seen:
-                raise yaml.constructor.ConstructorError(
-                    problem=f"{str(key.value)!r} is there twice; keep one", problem_mark=key.start_mark
-                )
-            seen.add(str(key.value))
-        return super().construct_mapping(node, deep)
 
 
 def _told(problem: Any, fields: dict[str, Any]) -> str:

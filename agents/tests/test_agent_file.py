@@ -7,7 +7,6 @@ import pytest
 
 from agents.core.agent_file import (
     MODEL_IDS,
-    MOST_BYTES,
     MOST_FILES,
     REFUSED,
     AgentDefinition,
@@ -15,6 +14,7 @@ from agents.core.agent_file import (
     load_folder,
 )
 from agents.core.errors import AgentFileError, ConfigurationError
+from agents.core.frontmatter import MOST_BYTES
 
 GOOD = """\
 ---
@@ -179,6 +179,8 @@ def test_what_may_do_more_than_tools_say_is_refused_with_a_reason(tmp_path: Path
         ("---\nname: x\n", "the frontmatter has no end"),
         ("---\n---\ntext\n", "the frontmatter has no fields"),
         ("---\n- a\n---\ntext\n", "the frontmatter has no fields"),
+        (GOOD.replace("to do.", "to do ---"), "line 3: `---` within the frontmatter; others take it"),
+        (GOOD.replace("tools:", "# ---- tools\ntools:"), "line 5: `---` within the frontmatter"),
         ("---\ntools: [a\n---\ntext\n", "the frontmatter is no YAML that can be read"),
         (
             "---\ntools: *\n---\ntext\n",
