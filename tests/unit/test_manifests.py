@@ -141,6 +141,17 @@ FAULTS: list[tuple[str, str, str, Any]] = [
 FAULTS_OF_SETS: list[tuple[str, list[Any]]] = [
     ("network-policy", without("NetworkPolicy")),
     ("disruption-budget", without("PodDisruptionBudget")),
+    (
+        "network-policy",
+        [
+            *GOOD,
+            next(each for each in GOOD if each["kind"] == "NetworkPolicy")
+            | {
+                "metadata": {"name": "open", "namespace": "agents"},
+                "spec": {"podSelector": {}, "egress": [{}]},
+            },
+        ],
+    ),
     ("scale-target", without("Deployment")),
     ("duplicate", [*GOOD, GOOD[0]]),
     ("no-schema", [*GOOD, SECRET | {"apiVersion": "policy.example/v1", "kind": "PodDisruptionBudget"}]),
@@ -214,6 +225,15 @@ def test_a_kind_of_a_stranger_that_runs_pods_is_held_to_the_rules_of_pods(tmp_pa
         for each in check([written(tmp_path, [*GOOD, rollout])]).findings
     }
     assert found == {("no-schema", "Rollout"), ("image-tag", "Rollout")}
+
+
+def test_agents_are_known_by_their_settings_too(tmp_path: Path) -> None:
+    documents = copy.deepcopy([each for each in GOOD if each["kind"] in {"Deployment", "ConfigMap"}])
+    deployment = next(each for each in documents if each["kind"] == "Deployment")
+    del deployment["metadata"]["annotations"], deployment["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert "grace-period" in rules(check([written(tmp_path, documents)]))
+    del deployment["spec"]["template"]["spec"]["containers"][0]["envFrom"]
+    assert "grace-period" not in rules(check([written(tmp_path, documents)]))
 
 
 def test_a_token_for_somebody_else_is_none_for_the_api_server(tmp_path: Path) -> None:

@@ -153,7 +153,7 @@ def host_access(whole: Sequence[Manifest]) -> Iterator[Violation]:
 def grace_period(whole: Sequence[Manifest]) -> Iterator[Violation]:
     """Find agents that are killed before what they work on can end."""
     for workload in workloads(whole):
-        if not workload.runs_agents:
+        if not workload.runs_agents(whole):
             continue
         deadline, drain = _seconds(workload.annotation(DEADLINE)), _seconds(workload.setting(DRAIN, whole))
         if not deadline:

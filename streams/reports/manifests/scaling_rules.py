@@ -64,7 +64,7 @@ def trigger(whole: Sequence[Manifest]) -> Iterator[Violation]:
     for scaled in _scaled(whole):
         target = _target(scaled, whole)
         workload = by_object.get(id(target))
-        if workload is not None and _kafka_triggers(scaled) and workload.runs_agents:
+        if workload is not None and _kafka_triggers(scaled) and workload.runs_agents(whole):
             yield from _disagreements(scaled, workload, whole)
 
 
@@ -131,7 +131,7 @@ def _partitions(topic: str, scaled: Manifest, whole: Sequence[Manifest]) -> tupl
             return (count if isinstance(count, int) else None), f"KafkaTopic {topic}"
     target = _target(scaled, whole)
     workload = next((each for each in workloads(whole) if each.manifest is target), None)
-    if workload is None or not workload.runs_agents:
+    if workload is None or not workload.runs_agents(whole):
         return None, ""
     given = workload.setting(PARTITIONS, whole) or str(DEFAULT_PARTITIONS)
     return (int(given) if given.isdecimal() else None), f"{PARTITIONS}={given}: what it reads"

@@ -56,13 +56,18 @@ def network_policy(whole: Sequence[Manifest]) -> Iterator[Violation]:
     for each in whole:
         if each.is_a("networking.k8s.io", "NetworkPolicy"):
             denied.setdefault(each.namespace, set()).update(_denied(each))
+    for each in whole:  # policies add up: one that allows everything undoes the others
+        if each.is_a("networking.k8s.io", "NetworkPolicy") and _is_for_all(each):
+            denied[each.namespace] -= {way for way in BOTH if _is_open(each, way)}
     seen = set()
     for workload in workloads(whole):
         namespace = workload.manifest.namespace
         missing = BOTH - denied.get(namespace, set())
         if missing and namespace not in seen:
             directions = " and ".join(sorted(missing))
-            said = f"its namespace has pods, and no NetworkPolicy for all of them that denies {directions}"
+            said = (
+                f"its namespace has pods, and no NetworkPolicy for all of them denies {directions} for good"
+            )
             yield workload.manifest, ("metadata", "namespace"), said
         seen.add(namespace)
 
@@ -111,14 +116,21 @@ def _is_secret(name: str, value: str) -> bool:
 def _denied(policy: Manifest) -> set[str]:
     """Give the directions that a policy denies to all pods of its namespace."""
     spec: Any = policy.value.get("spec")
-    selector = at(spec, "podSelector")
-    if not isinstance(spec, dict) or (
-        selector and (at(selector, "matchLabels") or at(selector, "matchExpressions"))
-    ):
+    if not isinstance(spec, dict) or not _is_for_all(policy):
         return set()
     default = ["Ingress", *(["Egress"] if spec.get("egress") else [])]
     types = spec.get("policyTypes") or default
     return {each for each in BOTH if isinstance(types, list) and each in types and not spec.get(each.lower())}
+
+
+def _is_for_all(policy: Manifest) -> bool:
+    selector = at(policy.value, "spec", "podSelector")
+    return not (selector and (at(selector, "matchLabels") or at(selector, "matchExpressions")))
+
+
+def _is_open(policy: Manifest, way: str) -> bool:
+    rules = at(policy.value, "spec", way.lower())
+    return isinstance(rules, list) and {} in rules
 
 
 def _selects(selector: Any, workload: Workload) -> bool:

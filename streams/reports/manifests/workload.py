@@ -27,6 +27,7 @@ APP: Final = "callboard.dev/app"
 AGENT: Final = "callboard.dev/agent"
 INPUTS: Final = "callboard.dev/inputs"
 DEADLINE: Final = "callboard.dev/deadline-seconds"
+SETTINGS: Final = "CALLBOARD_"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,11 +96,7 @@ class Workload:
 
     def setting(self, name: str, maps: Iterable[Manifest]) -> str | None:
         """Give what a setting of Callboard has in it: from the environment, or from a ConfigMap at hand."""
-        data = {
-            each.name: at(each.value, "data")
-            for each in maps
-            if each.is_a("", "ConfigMap") and each.namespace == self.manifest.namespace
-        }
+        data = self._data(maps)
         for container in self.containers:
             found: Any = None
             for _, source in objects(container.value, "envFrom"):
@@ -116,17 +113,29 @@ class Workload:
                 return found
         return None
 
-    @property
-    def runs_agents(self) -> bool:
-        """Say whether Callboard runs in it."""
+    def runs_agents(self, maps: Iterable[Manifest]) -> bool:
+        """Say whether Callboard runs in it: by its annotations, its command or its settings."""
         if any(self.annotation(name) for name in (APP, AGENT, INPUTS, DEADLINE)):
             return True
+        data = self._data(maps)
         for container in self.containers:
             words = [*_list(container.value.get("command")), *_list(container.value.get("args"))]
             names = [text(each.get("name")) for _, each in objects(container.value, "env")]
-            if "callboard" in words or any(name.startswith("CALLBOARD_") for name in names):
+            for _, source in objects(container.value, "envFrom"):
+                names += data.get(text(at(source, "configMapRef", "name")), ())
+            if "callboard" in words or any(name.startswith(SETTINGS) for name in names):
                 return True
         return False
+
+    def _data(self, maps: Iterable[Manifest]) -> dict[str, dict[str, Any]]:
+        """Give what is in each ConfigMap at hand."""
+        return {
+            each.name: found
+            for each in maps
+            if each.is_a("", "ConfigMap")
+            and each.namespace == self.manifest.namespace
+            and isinstance(found := at(each.value, "data"), dict)
+        }
 
 
 def workloads(manifests: Iterable[Manifest]) -> Iterator[Workload]:
