@@ -70,6 +70,8 @@ def test_no_message_changes_a_verdict(name: str) -> None:
         ({"operationState": {"phase": "succeeded"}}, "operation_succeeded"),
         ({"reconciledAt": "2026-01-31T12:00:00Z"}, "reconciled_after_push"),
         ({"conditions": [{"type": "ComparisonError", "message": ""}]}, "no_error_conditions"),
+        ({"operationState": {"finishedAt": None}}, "compared_after_operation"),
+        ({"reconciledAt": "2026-01-31T12:00:30Z"}, "compared_after_operation"),
         ({"sync": {"comparedTo": None}}, "compared_as_written"),
         ({"sync": {"comparedTo": {"source": {"path": "overlays/dev"}}}}, "compared_as_written"),
         ({"sync": {"comparedTo": {"source": {"helm": {"values": "a: 1"}}}}}, "compared_as_written"),
@@ -100,7 +102,13 @@ def test_the_time_of_the_push_is_said_to_be_missing() -> None:
 
 def test_a_comparison_that_is_old_is_told() -> None:
     old = merged(
-        BASE, {"status": {"reconciledAt": "2026-01-31T09:05:00Z", "operationState": {"finishedAt": None}}}
+        BASE,
+        {
+            "status": {
+                "reconciledAt": "2026-01-31T09:05:00Z",
+                "operationState": {"finishedAt": "2026-01-31T09:04:00Z"},
+            }
+        },
     )
     report = report_on(old)
     assert report.verdict == "ok"

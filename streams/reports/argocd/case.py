@@ -12,12 +12,11 @@ from streams.reports.argocd.application import (
     ResourceState,
     Status,
 )
-from streams.reports.argocd.judgement import ENDED_BADLY, Question
+from streams.reports.argocd.judgement import ENDED, Question
 from streams.reports.argocd.report import Confidence, Evidence
 from streams.reports.argocd.revision import is_commit
 
 SHORT = 300
-ENDED = ("Succeeded", *ENDED_BADLY)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,6 +23,7 @@ DEGRADED_PATIENCE = timedelta(seconds=60)
 
 BLOCKING = ("ComparisonError", "InvalidSpecError", "UnknownError")
 ENDED_BADLY = ("Failed", "Error")
+ENDED = ("Succeeded", *ENDED_BADLY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,11 +156,16 @@ def _operated(application: Application, state: OperationState | None) -> Check:
 
 def _compared(status: Status) -> Check:
     """Tell whether sync and health were looked at after the operation; until then they are from before."""
-    ended = status.operation_state.finished_at if status.operation_state is not None else None
-    if ended is None:
+    state = status.operation_state
+    if state is None or (state.finished_at is None and state.phase not in ENDED):
         return Check(name="compared_after_operation", met=True, seen="no operation has ended")
-    if status.operation_state is not None and status.operation_state.operation.sync.dry_run:
+    if state.operation.sync.dry_run:
         return Check(name="compared_after_operation", met=True, seen="the operation was a dry run")
+    ended = state.finished_at
+    if ended is None:
+        return Check(
+            name="compared_after_operation", met=None, seen="it is not told when the operation ended"
+        )
     at = status.reconciled_at
     seen = f"ended {stamp(ended)}, compared {stamp(at)}"
     return Check(name="compared_after_operation", met=at is not None and at >= ended, seen=seen)
