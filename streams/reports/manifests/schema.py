@@ -67,11 +67,13 @@ class Schemas:
     def learn(self, definition: Manifest) -> None:
         """Take the schemas of a CustomResourceDefinition that is among the files; those we have stay."""
         for api_version, kind, schema in schemas_of(definition.value, patterns=False):
+            if (api_version, kind) in self._custom:
+                continue  # a check takes a second for a large one, and it is in a file and in each rendering
             try:
                 jsonschema.Draft202012Validator.check_schema(schema)
             except jsonschema.SchemaError:
                 continue  # its resources have no schema then, and that is reported
-            self._custom.setdefault((api_version, kind), schema)
+            self._custom[api_version, kind] = schema
 
     def knows(self, manifest: Manifest) -> bool:
         """Say whether there is a schema for objects of this kind and version."""
