@@ -93,7 +93,7 @@ def report_tests(  # noqa: PLR0913 (one parameter per option)
     if json:
         write_json(report.model_dump(mode="json"))
     else:
-        from streams.command_line.suite_view import print_report
+        from streams.command_line.test_run_view import print_report
 
         print_report(stdout(), report)
     raise typer.Exit(_exit_code(report))
