@@ -253,7 +253,15 @@ class AgentWorker:
             outboxes.keep_only(kept)
         self._past.assign(positions, kept, epoch)
         metrics.counter("rebalances", self.agent.name).inc()
-        self.runtime.assign([self._assignment(p, epoch) for p in positions])
+        assignments = [self._assignment(p, epoch) for p in positions]
+        if careful := sum(it.careful_until > it.position and not it.adopt for it in assignments):
+            log.warning(
+                "workers ended here without a word, again and again: what they may have died of runs one at a"
+                " time, until it is done",
+                agent=self.agent.name,
+                partitions=careful,
+            )
+        self.runtime.assign(assignments)
         self._buried = {
             number: buried for number, buried in self._buried.items() if buried[1].record.partition in kept
         }
@@ -265,13 +273,18 @@ class AgentWorker:
 
     def _assignment(self, position: Position, epoch: int) -> Assignment:
         known = self._hints[position.topic, position.partition]
+        careful_until = known.until if hint.careful(known) else 0
+        if position.end is not None:
+            # What comes after the end, no dead worker has seen. Joins wait until all below is done: they would
+            # run one at a time for as long as nobody publishes enough tasks to their agent.
+            careful_until = min(careful_until, position.end)
         return Assignment(
             self._number_of(position.topic, position.partition),
             epoch,
             position.offset,
             position.adopt,
             known.done,
-            known.until if hint.careful(known) else 0,
+            careful_until,
         )
 
     def commit_of(self, topic: str, partition: int) -> tuple[int, str]:

@@ -55,6 +55,7 @@ class Position:
         offset: What is read next.
         adopt: It was ours in the generation right before, and nobody else committed.
         metadata: What the last commit said beside the offset.
+        end: Where the partition ended: nobody has seen what comes after that; none: not known.
     """
 
     topic: str
@@ -62,6 +63,7 @@ class Position:
     offset: int
     adopt: bool
     metadata: str = ""
+    end: int | None = None
 
 
 class Handler(Protocol):
@@ -282,10 +284,10 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         joined = time.monotonic()
         generation = generation_of(self.consumer)
         straight_back = self._owned if generation == self._generation + 1 else set()
-        starts, metadata = await self._positions_at_last(assigned)
+        starts, ends, metadata = await self._positions_at_last(assigned)
         adopted = adoptable(assigned, straight_back, self._committed, starts)
         positions = [
-            Position(tp.topic, tp.partition, starts[tp], tp in adopted, metadata.get(tp, ""))
+            Position(tp.topic, tp.partition, starts[tp], tp in adopted, metadata.get(tp, ""), ends[tp])
             for tp in sorted(assigned)
         ]
         await self._say_that_we_begin(positions)
@@ -327,7 +329,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     async def _positions_at_last(
         self, assigned: set[TopicPartition]
-    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, str]]:
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int], dict[TopicPartition, str]]:
         # An error that left this callback would only be logged by the client, and the partitions would be
         # owned and never worked on. But once the membership is lost nothing succeeds, and the client joins
         # anew only after this callback.
@@ -343,14 +345,14 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     async def _positions(
         self, assigned: set[TopicPartition]
-    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, str]]:
-        """Give where each partition goes on and what was said about it; commits a beginning where none is.
+    ) -> tuple[dict[TopicPartition, int], dict[TopicPartition, int], dict[TopicPartition, str]]:
+        """Give where each partition goes on and ends and what was said about it; commits missing beginnings.
 
         A position before the first or after the last kept record is never moved: what lies between would be
         skipped in silence. Its partition stays paused, and readiness says why.
         """
         if not assigned:
-            return {}, {}
+            return {}, {}, {}
         consumer, partitions = self.consumer, sorted(assigned)
         known = await committed_offsets(self._connection, self._group)
         committed = {tp: known[tp][0] for tp in partitions if tp in known}
@@ -379,7 +381,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
                     first=first[tp],
                     end=last[tp],
                 )
-        return committed, {tp: metadata for tp, (_, metadata) in known.items()}
+        return committed, last, {tp: metadata for tp, (_, metadata) in known.items()}
 
     async def _next_batch(self, consumer: AIOKafkaConsumer) -> tuple[Record, ...]:
         batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)

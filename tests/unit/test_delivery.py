@@ -428,13 +428,15 @@ async def test_the_window_is_read_once() -> None:
 # Care
 
 
-async def dying(times: int, *, reach: int = 1) -> World:
+async def dying(times: int, *, reach: int = 1, ends: int | None = None) -> World:
     """Take over a partition on which members died before, having started everything below `reach`."""
     known = Hint(CLUSTER)
     for _ in range(times):
         known = hint.go_on(hint.begin(known, 0, slots=16), 0, reach=reach, done=b"")
     world = World(agent := Worker(), (single(agent),))
     world.membership.metadata["tasks.reader", 0] = known.text()
+    if ends is not None:
+        world.ends["tasks.reader", 0] = ends
     await world.assign(0)
     return world
 
@@ -460,6 +462,20 @@ async def test_after_two_deaths_events_run_one_at_a_time() -> None:
     await settle()
     assert [it.body["kind"] for it in world.journal()] == ["run", "run"]
     assert len(world.results()) == 2
+
+
+async def test_what_nobody_dead_has_seen_runs_at_the_same_time() -> None:
+    world = await dying(2, ends=1)
+    world.agent.hold = asyncio.Event()
+    await world.give(event(0), event(1, key=b"other"), event(2, key=b"third"))
+    assert world.agent.inputs == ["input 0"]  # the others wait for their turn behind it
+    world.agent.hold.set()
+    await settle()
+    world.agent.hold = asyncio.Event()
+    await world.give(event(3), event(4, key=b"other"))
+    assert world.agent.inputs[3:] == ["input 3", "input 4"]
+    world.agent.hold.set()
+    await settle()
 
 
 async def test_without_a_death_nothing_is_written() -> None:

@@ -1,5 +1,6 @@
 """Joins that need not wait for all, time limits, and ways back: what a worker makes of them."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -7,8 +8,9 @@ import pytest
 from agents import metrics
 from agents.core import Agent, AgentResult, AgentStatus, Workflow, all_of, first_of, quorum
 from agents.core.workflow import Join
-from streams import dead_letters, redrive
+from streams import dead_letters, hint, redrive
 from tests.unit.worker_world import (
+    CLUSTER,
     TIME,
     FakeRecord,
     Sent,
@@ -253,3 +255,25 @@ def published_again(world: World) -> list[FakeRecord]:
 
 def as_headers(sent: Sent) -> list[tuple[str, bytes]]:
     return [(name, value.encode()) for name, value in sent.headers.items()]
+
+
+# Care
+
+
+async def test_joins_do_not_run_one_at_a_time_for_ever_after_deaths() -> None:
+    agent = Worker()
+    world = World(agent, (diamond(agent),))
+    known = hint.Hint(CLUSTER)
+    for _ in range(2):
+        known = hint.begin(known, 0, slots=16)
+    tasks = "tasks.reader", 0
+    # Nobody publishes tasks to an agent that joins: none of them may have to come before joins run as ever.
+    world.membership.metadata[tasks], world.ends[tasks] = known.text(), 0
+    await world.assign(0)
+    agent.hold = asyncio.Event()
+    await world.give(
+        *(result(it, n, n, key=bytes([n]), round=f"id-{n}") for n in (0, 1) for it in ("left", "right"))
+    )
+    assert agent.inputs == [{"left": n, "right": n} for n in (0, 1)]
+    agent.hold.set()
+    await settle()

@@ -222,6 +222,7 @@ class World:
     histories: dict[int, dict[str, RunHistory]] = field(default_factory=dict)
     events: list[tuple[str, int, int, bytes, int]] = field(default_factory=list)
     asked: list[dict[int, int]] = field(default_factory=list)
+    ends: dict[tuple[str, int], int] = field(default_factory=dict)
     epoch: int = 0
     asking: asyncio.Event | None = None
     joins: list[Sent] = field(default_factory=list)
@@ -291,6 +292,7 @@ class World:
                 known.committed.get((topic, n), 0),
                 adopt or topic in keep,
                 known.metadata.get((topic, n), ""),
+                self.ends.get((topic, n)),
             )
             for topic in self.inputs
             for n in partitions or (0,)
