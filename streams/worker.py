@@ -275,8 +275,8 @@ class AgentWorker:
         known = self._hints[position.topic, position.partition]
         careful_until = known.until if hint.careful(known) else 0
         if position.end is not None:
-            # What comes after the end, no dead worker has seen. Joins wait until all below is done: they would
-            # run one at a time for as long as nobody publishes enough tasks to their agent.
+            # What comes after the end, no dead worker has seen. Joins wait until all below is done: without
+            # this, one at a time for as long as nobody publishes enough tasks to their agent.
             careful_until = min(careful_until, position.end)
         return Assignment(
             self._number_of(position.topic, position.partition),
