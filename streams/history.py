@@ -148,7 +148,7 @@ class Expected:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """One agent's part, for people to watch; `entry` is its result once there is one."""
+    """One agent's part, for people to watch; `entry` is its result once there is one, parked or not."""
 
     agent: str
     state: State
@@ -282,6 +282,37 @@ class History:
         ]
 
     @property
+    def parked(self) -> list[Entry]:
+        """The runs that wait for a person, in order."""
+        parked = [entry for entry in self.results if entry.status == AgentStatus.PARKED]
+        if not parked:
+            return []
+        waiting = {(each.agent, each.round) for each in self.expected if each.state == State.PARKED}
+        return [entry for entry in parked if (entry.agent, entry.round) in waiting]
+
+    @property
+    def stuck(self) -> bool:
+        """Whether nothing more can come: all that is expected are parked runs, and who follows only them."""
+        return bool(self.parked) and all(
+            cause.status == AgentStatus.PARKED or self._parked_at(cause, each.agent)
+            for each in self.expected
+            for cause in each.causes
+        )
+
+    @property
+    def perhaps_stuck(self) -> bool:
+        """Whether a run is parked and nobody is known to work: who is left may be a join that waits for it.
+
+        The log does not say which steps are joins, nor whether they are content with fewer parts.
+        """
+        return bool(self.parked) and all(each.state != State.WORKING for each in self.expected)
+
+    def _parked_at(self, cause: Entry, agent: str) -> bool:
+        return any(
+            effect.agent == agent and effect.status == AgentStatus.PARKED for effect in self.effects(cause)
+        )
+
+    @property
     def finished(self) -> bool:
         """Whether there is something, and nothing more is to come."""
         return bool(self._by_identity) and not self.expected
@@ -324,8 +355,10 @@ class History:
             if entry.status != AgentStatus.PARKED:
                 state = State.FAILED if entry.failed else State.DONE
                 found[entry.agent] = Progress(entry.agent, state, entry)
+        parked = {(entry.agent, entry.round): entry for entry in self.parked}
         for expected in self.expected:
-            found[expected.agent] = Progress(expected.agent, expected.state)
+            entry = parked.get((expected.agent, expected.round))
+            found[expected.agent] = Progress(expected.agent, expected.state, entry)
         return list(found.values())
 
     def _linked(self) -> Links:

@@ -211,7 +211,8 @@ class Steps:
             self._count(key, "parked")
             raise InDoubtError(
                 f"{_words(key)} was begun {_times(known.tries)} and nobody knows whether it happened;"
-                " find out, and resume the run or end it (AgentConfig(in_doubt='retry') would repeat it)"
+                " find out; a parked run does not go on, but its task can be published again"
+                " (AgentConfig(in_doubt='retry') would repeat the step)"
             )
         self._count(key, "repeated")
         log.warning(

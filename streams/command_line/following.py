@@ -1,7 +1,7 @@
 """Follows one workflow to its end while people watch."""
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import aclosing, contextmanager
 
 from rich.console import Console
@@ -25,6 +25,8 @@ STYLES = {
 }
 MARKS = {State.WAITING: "·", State.PARKED: "‖", State.DONE: "✓", State.FAILED: "✗"}
 SILENCE_SECONDS = 10.0
+# A join of fewer may still run beside a parked run. Whether it does is not in the log, so it gets this long.
+PARKED_SECONDS = 30.0
 
 
 class Watched:
@@ -103,10 +105,16 @@ async def positions(reader: Reader, names: Topics, agent: str, partition: int) -
     return await reader.end_offsets(places)
 
 
-async def follow(
-    reader: Reader, starts: Mapping[Place, int], history: History, view: Watched, limit: float | None
+async def follow(  # noqa: PLR0913 (time comes in as an argument)
+    reader: Reader,
+    starts: Mapping[Place, int],
+    history: History,
+    view: Watched,
+    limit: float | None,
+    *,
+    clock: Callable[[], float] = time.monotonic,
 ) -> None:
-    """Read until the workflow is finished.
+    """Read until the workflow is finished, or a person has to decide how it goes on.
 
     Args:
         reader: Reads the log.
@@ -114,20 +122,25 @@ async def follow(
         history: Takes what is found.
         view: Shows it.
         limit: Seconds to wait, or none for ever.
+        clock: Monotonic seconds.
 
     Raises:
         CommandError: If it takes longer.
     """
-    begun = time.monotonic()
+    begun = newest = clock()
     asked = False
     async with aclosing(reader.follow(starts)) as records:
         async for record in records:
-            if record is not None:
-                history.add(record)
+            now = clock()
+            if record is not None and history.add(record):
+                newest = now
             view.show(history)
             if history.finished:
                 return
-            waited = time.monotonic() - begun
+            if history.stuck or (history.perhaps_stuck and now - newest > PARKED_SECONDS):
+                _say_parked(history)
+                return
+            waited = now - begun
             if limit is not None and waited > limit:
                 missing = ", ".join(expected.agent for expected in history.expected) or "any agent"
                 raise CommandError(
@@ -141,6 +154,21 @@ async def follow(
                     f"no agent has answered for {SILENCE_SECONDS:.0f} s; if none runs, start it in another"
                     " terminal: callboard run MODULE:APP"
                 )
+
+
+def _say_parked(history: History) -> None:
+    for entry in history.parked:
+        error = entry.error
+        run = entry.result.run if entry.result is not None else None
+        why = f"{error.type}: {error.message}" if error is not None else "it gave no reason"
+        say(
+            f"{entry.agent} is parked{f' (run {run})' * (run is not None)} and does not go on: {why};"
+            f" publish its task again (callboard publish {entry.agent} ...), or leave it"
+        )
+    parked = {entry.agent for entry in history.parked}
+    if behind := dict.fromkeys(each.agent for each in history.expected if each.agent not in parked):
+        why = "can only come after that" if history.stuck else "may be waiting for that"
+        say(f"no longer waiting for what {why}: {', '.join(behind)}")
 
 
 def _remark(line: Progress) -> str:

@@ -65,7 +65,7 @@ def publish(  # noqa: PLR0913 (one parameter per option)
         float | None, typer.Option(min=0.001, metavar="SECONDS", help="Work later than this is refused.")
     ] = None,
     wait: Annotated[
-        bool, typer.Option("--wait", help="Wait for the workflow's end and print what it came to.")
+        bool, typer.Option("--wait", help="Wait until it ends, or is parked, and print what it came to.")
     ] = False,
     timeout: Annotated[
         float | None,

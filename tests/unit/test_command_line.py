@@ -5,7 +5,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from agents.core.base import ErrorDetail
 from agents.core.errors import RepositoryError
 from agents.core.task import ArtifactReference
 from streams.command_line import output, publish, run
+from streams.command_line.following import PARKED_SECONDS, follow, watched
 from streams.command_line.history_view import (
     artifact_of,
     as_json,
@@ -342,6 +343,58 @@ def test_an_application_elsewhere_in_the_module_is_suggested(monkeypatch: pytest
 
 
 # publish -----------------------------------------------------------------------------------------
+
+
+class Log:
+    """A log that a test has written; afterwards nothing comes, a second at a time."""
+
+    def __init__(self, *records: FakeRecord) -> None:
+        self.now = 0.0
+        self.records = records
+
+    async def follow(self, _: Any) -> AsyncIterator[FakeRecord | None]:
+        for record in self.records:
+            yield record
+        while self.now < 1000:
+            self.now += 1
+            yield None
+
+    async def followed(self, limit: float | None = None) -> History:
+        found = history()
+        with watched() as view:
+            await follow(self, {}, found, view, limit, clock=lambda: self.now)  # type: ignore[arg-type]
+        return found
+
+
+def parked(agent: str, identity: str, *causes: str, **more: Any) -> FakeRecord:
+    error = {"type": "in_doubt", "message": "step 'pay' was begun once"}
+    body = result(agent, status="parked", error=error, run="run-7", **more)
+    return event(f"results.{agent}", identity, body, *causes, offset=2)
+
+
+async def test_waiting_ends_when_a_run_is_parked(capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log(DIAMOND[0], parked("a", "1", "root", followers=["b"]))
+    found = await log.followed()
+    assert (log.now, status_of(found), found.succeeded) == (0, "parked", False)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "a is parked (run run-7) and does not go on: in_doubt: step 'pay' was begun once" in said
+    assert "callboard publish a ..." in said
+    assert "no longer waiting for what can only come after that: b" in said
+
+
+async def test_a_join_beside_a_parked_run_gets_some_time(capsys: pytest.CaptureFixture[str]) -> None:
+    log = Log(*DIAMOND[:3], parked("c", "3", "1", followers=["d"]))
+    assert status_of(await log.followed()) == "parked"
+    assert log.now == PARKED_SECONDS + 1
+    assert "no longer waiting for what may be waiting for that: d" in " ".join(
+        capsys.readouterr().err.split()
+    )
+
+
+async def test_whoever_works_beside_a_parked_run_is_waited_for() -> None:
+    log = Log(*DIAMOND[:2], parked("c", "3", "1", followers=["d"]))
+    with refused(ExitCode.TIMED_OUT, "waiting for b, c, d"):
+        await log.followed(limit=500)
 
 
 def test_a_file_with_more_than_a_record_is_not_read(tmp_path: Path) -> None:

@@ -240,6 +240,39 @@ def test_a_parked_leaf_is_no_leaf_yet() -> None:
     check(log.history(), expected="a", states="a:parked")
 
 
+def test_behind_a_parked_run_nothing_more_can_come() -> None:
+    log = Log()
+    log.task("a")
+    assert not log.history().stuck
+    log.result("a", "root", followers=["b"], status="parked", identity="parked")
+    history = log.history()
+    assert history.stuck
+    assert [entry.agent for entry in history.parked] == ["a"]
+    assert [line.entry for line in history.progress] == [*history.parked, None]
+    log.result("a", "root", followers=["b"], identity="resumed")
+    assert not log.history().stuck
+    assert log.history().parked == []
+
+
+def test_beside_a_parked_run_others_go_on() -> None:
+    log = Log()
+    log.task("a")
+    log.result("a", "root", followers=["b", "c"])
+    log.result("b", "a-result", followers=["d"], status="parked")
+    history = log.history()
+    assert not history.stuck
+    assert not history.perhaps_stuck
+    log.result("c", "a-result", followers=["d"])
+    history = log.history()
+    assert not history.stuck  # d may join any one of them
+    assert history.perhaps_stuck
+    check(history, expected="b d", states="a:done c:done b:parked d:waiting")
+    log.result("d", "c-result")
+    history = log.history()
+    assert history.stuck
+    check(history, expected="b", leaves="d")
+
+
 def test_a_join_that_has_run_does_not_wait_for_a_second_result_of_a_part() -> None:
     log = diamond()
     log.result("reviewer", "developer-result", followers=["documentation"], identity="again")
