@@ -357,8 +357,8 @@ class History:
                 found[entry.agent] = Progress(entry.agent, state, entry)
         parked = {(entry.agent, entry.round): entry for entry in self.parked}
         for expected in self.expected:
-            entry = parked.get((expected.agent, expected.round))
-            found[expected.agent] = Progress(expected.agent, expected.state, entry)
+            run = parked.get((expected.agent, expected.round))
+            found[expected.agent] = Progress(expected.agent, expected.state, run)
         return list(found.values())
 
     def _linked(self) -> Links:
