@@ -72,6 +72,7 @@ class ConnectionSettings(BaseSettings):
             servers,
             self.security_protocol,
             ssl_context=self._ssl_context() if encrypted else None,
+            is_named=self.bootstrap_servers is not None,
             **(self._credentials() if known else {}),
         )
 

@@ -112,12 +112,14 @@ async def _demo(chosen: Settings, root: Path, repository: Path | None, backend: 
     import asyncio
 
     from agents.specialized.repository import bundle, repository_from_folder
+    from streams.kafka.admin import partition_counts
     from streams.supervisor import STOP_MARGIN_SECONDS
 
     loop, this = asyncio.get_running_loop(), asyncio.current_task()
     for number in (signal.SIGTERM, signal.SIGHUP):
         # A closed terminal ends the demo like Ctrl-C does: the worker has nobody else to stop it.
         loop.add_signal_handler(number, this.cancel if this is not None else int)
+    await partition_counts(chosen.connection)  # whether there is a Kafka, before a worker only finds out
     with tempfile.TemporaryDirectory(prefix="callboard-demo-") as scratch:
         path = repository or await repository_from_folder(root / SAMPLE, Path(scratch))
         content = await bundle(path)
@@ -126,7 +128,7 @@ async def _demo(chosen: Settings, root: Path, repository: Path | None, backend: 
             await _wait_until_ready(worker, _log(chosen))
             return await _improve(chosen, *content)
         except CommandError as error:
-            raise CommandError(f"{error}; the worker's log is {_log(chosen)}", error.code) from error
+            raise CommandError(f"{error}\nthe worker's log is {_log(chosen)}", error.code) from error
         finally:
             await _stop_worker(worker, chosen.drain_seconds + STOP_MARGIN_SECONDS)
 
@@ -180,7 +182,7 @@ async def _wait_until_ready(worker: asyncio.subprocess.Process, log: Path) -> No
     code = await worker.wait()
     said = await asyncio.to_thread(log.read_text, errors="replace")
     last = "\n".join(said.splitlines()[-LOG_LINES:])
-    raise CommandError(f"the worker ended with exit code {code}; it said:\n{last}\n")
+    raise CommandError(f"the worker ended with exit code {code}; it said:\n{last}")
 
 
 def _is_ready(address: str) -> bool:

@@ -29,10 +29,13 @@ class BrokerUnreachableError(ConfigurationError):
 
 async def unreachable(connection: Connection) -> BrokerUnreachableError:
     """Say why nobody answers or lets us in, and what to do."""
+    advice = (
+        "CALLBOARD_BOOTSTRAP_SERVERS is set to that: correct it, or unset it to use the local Kafka"
+        if connection.is_named
+        else "start the local one with `callboard up`, or set CALLBOARD_BOOTSTRAP_SERVERS to yours"
+    )
     return BrokerUnreachableError(
-        await reason(connection)
-        or f"no Kafka broker answers at {connection.servers}; start the local one with `callboard up`, or set"
-        " CALLBOARD_BOOTSTRAP_SERVERS to yours"
+        await reason(connection) or f"no Kafka broker answers at {connection.servers}; {advice}"
     )
 
 

@@ -32,6 +32,7 @@ class Connection:
         username: For every mechanism but OAUTHBEARER.
         password: The same.
         token: Gives a token for each new connection, for OAUTHBEARER.
+        is_named: Whether `CALLBOARD_BOOTSTRAP_SERVERS` names it; otherwise it is the local Kafka.
     """
 
     servers: str
@@ -41,6 +42,7 @@ class Connection:
     username: str | None = None
     password: SecretStr | None = field(default=None, repr=False)
     token: TokenProvider | None = field(default=None, repr=False)
+    is_named: bool = field(default=False, repr=False, compare=False)
 
     @classmethod
     def plaintext(cls, servers: str) -> Self:

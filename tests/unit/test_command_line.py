@@ -195,6 +195,7 @@ def test_every_command_shows_an_example(command: str) -> None:
         ("publish", "a", "x"),
         ("tail",),
         ("show", "0199"),
+        ("demo", "--llm", "off"),
         ("replay", "tasks.a"),
         ("replay", "--workflow", "w123"),
         ("dead", "list"),
@@ -204,7 +205,7 @@ def test_every_command_shows_an_example(command: str) -> None:
 )
 def test_without_kafka_every_command_says_so(arguments: Sequence[str]) -> None:
     ended = callboard(*arguments, **NOWHERE)
-    check(ended, ExitCode.UNREACHABLE, "no Kafka broker answers at 127.0.0.1:1", "callboard up")
+    check(ended, ExitCode.UNREACHABLE, "no Kafka broker answers at 127.0.0.1:1", "is set to that: correct it")
     assert ended.stderr.count("\n") == 1
 
 
