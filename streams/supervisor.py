@@ -42,6 +42,8 @@ STABLE_SECONDS = 60.0
 # A worker gives running work CALLBOARD_DRAIN_SECONDS, the last commit ten more, and the rest takes a little.
 STOP_MARGIN_SECONDS = 20.0
 LAST_WORDS_SECONDS = 1.0
+# So many ends before any worker ran are no accident; a word of advice is due.
+FUTILE_STARTS = 5
 MAX_SLOTS = 10_000
 # A group.instance.id is limited to letters, digits, '.', '_' and '-', 249 in all.
 NO_ID = re.compile(r"[^a-zA-Z0-9._-]+")
@@ -148,6 +150,7 @@ class Supervisor:
         self._chance = chance
         self._running: dict[int, Worker] = {}
         self._ran = False
+        self._ends = 0
         self._refusal: WorkerRefusedError | None = None
         self._stopping = asyncio.Event()
 
@@ -199,11 +202,23 @@ class Supervisor:
                 "a worker ended and is started again",
                 worker=slot,
                 how=_how(ended.code),
-                problem=ended.problem,
+                **({} if ended.problem is None else {"problem": ended.problem}),
                 after=round(lived, 1),
                 pause=round(pause, 2),
             )
+            self._advise(ended)
             await self._pause(pause)
+
+    def _advise(self, ended: Ended) -> None:
+        """Say once where to look, if workers only ever end before they run the application."""
+        self._ends += 1
+        if self._ends == FUTILE_STARTS and not self._ran:
+            log.error(
+                "no worker has got as far as running the application: look at the last lines that they wrote"
+                " before this one, and try it without --workers",
+                starts=self._ends,
+                how=_how(ended.code),
+            )
 
     async def _live(self, slot: int) -> Ended:
         try:

@@ -17,6 +17,7 @@ from structlog.testing import capture_logs
 
 from streams.supervised import LINK, Link
 from streams.supervisor import (
+    FUTILE_STARTS,
     LONGEST_PAUSE_SECONDS,
     STABLE_SECONDS,
     Backoff,
@@ -231,6 +232,31 @@ async def test_an_end_without_a_word_is_an_accident_even_at_the_start() -> None:
     host.started[0].ends(-signal.SIGSEGV, ran=False)
     await host.pass_time(0.1)
     assert host.slots() == [0, 0]
+    await stopped(host)
+
+
+async def test_workers_that_never_run_are_spoken_of_once() -> None:
+    host = await started((0,))
+    with capture_logs() as logs:
+        for _ in range(2 * FUTILE_STARTS):
+            host.started[-1].ends(3, ran=False)
+            await host.pass_time(LONGEST_PAUSE_SECONDS)
+    ends = [line for line in logs if line["event"] == "a worker ended and is started again"]
+    assert len(ends) == 2 * FUTILE_STARTS
+    assert all("problem" not in line for line in ends)
+    (advice,) = [line for line in logs if line["log_level"] == "error"]
+    assert "without --workers" in advice["event"]
+    assert (advice["starts"], advice["how"]) == (FUTILE_STARTS, "exit code 3")
+    await stopped(host)
+
+
+async def test_workers_that_ran_need_no_advice() -> None:
+    host = await started((0,))
+    with capture_logs() as logs:
+        for _ in range(2 * FUTILE_STARTS):
+            host.started[-1].ends(1)
+            await host.pass_time(LONGEST_PAUSE_SECONDS)
+    assert [line for line in logs if line["log_level"] == "error"] == []
     await stopped(host)
 
 
