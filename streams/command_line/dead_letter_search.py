@@ -84,7 +84,11 @@ class Letters:
             raise CommandError(
                 f"several letters begin with {wanted!r}: {shown}{more}; give more of the id", ExitCode.USAGE
             )
-        where = f"of {', '.join(self.agents)}" if self.agents else "because no application has run here yet"
+        if not self.agents:
+            raise CommandError(
+                f"no dead letter {wanted!r}: no application with agents has run here yet", ExitCode.NOT_FOUND
+            )
+        where = f"of {', '.join(self.agents)}"
         raise CommandError(
             f"no dead letter {wanted!r} among the {len(self.known):,} {where}; see callboard dead list",
             ExitCode.NOT_FOUND,

@@ -102,6 +102,10 @@ def test_a_letter_is_found_by_the_beginning_of_its_id() -> None:
         with pytest.raises(CommandError, match=said) as caught:
             found.one(wanted)
         assert caught.value.code == code
+    with pytest.raises(
+        CommandError, match=r"^no dead letter 'ffff': no application with agents has run here"
+    ):
+        Letters((), (), {}).one("ffff")
     same = Letters(("reader",), (one, letter("3f9a1" + ID[5:])), {})
     with pytest.raises(CommandError, match=f"several.*{ID}") as caught:
         same.one("3f9a")
