@@ -113,6 +113,10 @@ def load(application: str) -> AgentApp:
     here = str(Path.cwd())
     if here not in sys.path:
         sys.path.insert(0, here)
+    if module_name.endswith(".py"):
+        path = Path(os.path.relpath(module_name)).with_suffix("")
+        instead = f"; did you mean {'.'.join(path.parts)}:{attribute}?" if ".." not in path.parts else ""
+        raise CommandError(f"{module_name!r} is a file, not the name of a module{instead}", ExitCode.USAGE)
     module = _import(module_name)
 
     from agents.core import Workflow

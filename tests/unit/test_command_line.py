@@ -314,6 +314,8 @@ def test_json_does_not_steer_the_terminal_and_says_the_same(capsys: pytest.Captu
             "loaded:app",
             r"ModuleNotFoundError: .*not_installed_here.*loaded.py:1",
         ),
+        ("", "loaded.py:app", r"did you mean loaded:app\?"),
+        ("", "./shop/loaded.py:app", r"did you mean shop\.loaded:app\?"),
         ("1/0", "loaded:app", r"ZeroDivisionError.*loaded.py:1"),
         ("def (", "loaded:app", "SyntaxError"),
         ("app = 1", "loaded:app", "no AgentApp, but of type int"),
