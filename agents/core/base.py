@@ -4,8 +4,10 @@ import asyncio
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from enum import StrEnum
-from inspect import isawaitable
+from inspect import isasyncgenfunction, isawaitable, iscoroutinefunction
+from types import FunctionType
 from typing import Any, ClassVar, Generic, Literal, ParamSpec, get_args, get_origin
 
 import orjson
@@ -149,6 +151,11 @@ class Agent(ABC, Generic[InputT, OutputT]):
                 f"agent name {self.name!r} cannot name a topic: use lower-case letters, digits, _ and -,"
                 " starting with a letter, at most 63 in all"
             )
+        if _certainly_not_awaitable(type(self).execute):
+            raise ConfigurationError(
+                f"{type(self).__name__}.execute gives nothing that can be awaited, so every task would fail:"
+                " write `async def execute` (without `yield`)"
+            )
 
     @property
     def system_prompt(self) -> str:
@@ -269,6 +276,22 @@ class Agent(ABC, Generic[InputT, OutputT]):
             return current_task().steps
         except LookupError:  # outside of a run nothing is kept
             return Steps(agent=self.name)
+
+
+def _certainly_not_awaitable(execute: object) -> bool:
+    """Tell whether calling it cannot give an awaitable; a plain `def` that says nothing of the kind may."""
+    if not isinstance(execute, FunctionType) or hasattr(execute, "__wrapped__"):
+        return False  # a decorator's, which may give anything, whatever the function in it says
+    if iscoroutinefunction(execute):
+        return False
+    if isasyncgenfunction(execute):
+        return True
+    with suppress(NameError):  # raised by newer Pythons for names that are there for type checkers alone
+        returns = execute.__annotations__.get("return", Any)
+        if isinstance(returns, str):
+            return returns == "None" or returns.startswith("AgentResult")
+        return returns is None or (isinstance(returns, type) and issubclass(returns, AgentResult))
+    return False
 
 
 def _default_name(cls: type) -> str:

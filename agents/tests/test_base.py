@@ -1,5 +1,8 @@
 """The class users write agents with: names, typed inputs, results, and the model it asks."""
 
+from collections.abc import AsyncIterator, Awaitable, Callable
+from functools import wraps
+from inspect import isawaitable
 from typing import Any, Generic, TypeVar
 
 import pytest
@@ -247,3 +250,60 @@ def test_text_that_looks_like_json_is_pointed_out(value: Any, *, hinted: bool) -
     with pytest.raises(InvalidInputError) as raised:
         TicketAgent().parse_input(value)
     assert ("--input-json" in str(raised.value)) is hinted
+
+
+class PlainAgent(Echo):
+    def execute(self, input_data: Any) -> AgentResult[Any]:  # type: ignore[override]
+        return AgentResult(status=AgentStatus.COMPLETED, output=input_data)
+
+
+class QuotedAgent(Echo):
+    def execute(self, input_data: Any) -> "AgentResult[Any]":  # type: ignore[override]
+        return AgentResult(status=AgentStatus.COMPLETED, output=input_data)
+
+
+class NothingAgent(Echo):
+    def execute(self, input_data: Any) -> None:  # type: ignore[override]
+        del input_data
+
+
+class YieldingAgent(Echo):
+    async def execute(self, input_data: Any) -> AsyncIterator[Any]:  # type: ignore[override]
+        yield input_data
+
+
+@pytest.mark.parametrize("kind", [PlainAgent, QuotedAgent, NothingAgent, YieldingAgent])
+def test_an_execute_that_cannot_be_awaited_is_refused_before_any_task(kind: type[Echo]) -> None:
+    with pytest.raises(ConfigurationError, match=f"{kind.__name__}.execute .*: write `async def execute`"):
+        kind()
+
+
+def traced(function: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(function)
+    def call(*args: Any) -> Any:
+        return function(*args)
+
+    return call
+
+
+class HandingOnAgent(Echo):
+    def execute(self, input_data: Any) -> Awaitable[AgentResult[Any]]:  # type: ignore[override]
+        return super().execute(input_data)
+
+
+class SilentAgent(Echo):
+    def execute(self, input_data):  # type: ignore[no-untyped-def]  # noqa: ANN001, ANN201
+        return super().execute(input_data)
+
+
+class TracedAgent(Echo):
+    @traced
+    async def execute(self, input_data: Any) -> AgentResult[Any]:
+        return await super().execute(input_data)
+
+
+@pytest.mark.parametrize("kind", [HandingOnAgent, SilentAgent, TracedAgent])
+def test_an_execute_that_may_be_awaited_is_taken(kind: type[Echo]) -> None:
+    running = kind().execute("x")
+    assert isawaitable(running)
+    running.close()
