@@ -34,6 +34,8 @@ class SlowAgent(Agent[float]):
     async def execute(self, input_data):
         if input_data < 0:
             raise ValueError("no time to wait")
+        if input_data > 1000:
+            return AgentResult(status=AgentStatus.PARKED)
         await asyncio.sleep(input_data)
         return AgentResult(status=AgentStatus.COMPLETED, output="waited")
 
@@ -169,6 +171,13 @@ def test_a_failed_workflow_is_exit_code_1(slow: Commands) -> None:
     assert [each["error"]["type"] for each in told["results"]] == ["ValueError", "upstream_failed"]
     _, errors = slow.run("publish", "--wait", "slow", "no number", code=ExitCode.FAILED)
     assert "afterwards failed: upstream_failed: slow failed" in errors
+
+
+def test_waiting_for_what_is_parked_ends_with_exit_code_1(slow: Commands) -> None:
+    out, errors = slow.run("publish", "slow", "1001", "--input-json", "--wait", code=ExitCode.FAILED)
+    assert out == ""
+    assert "slow is parked (run " in errors
+    assert "no longer waiting for what can only come after that: afterwards" in errors
 
 
 def test_waiting_too_long_is_exit_code_5(slow: Commands) -> None:
