@@ -193,6 +193,8 @@ async def test_a_join_whose_workflow_is_another_one_now_does_not_hold_up_others(
     await settle()
     assert after.inputs == [{"left": "left", "right": "right"}]
     assert "a join of 'flow' cannot run" in (world.worker.not_ready() or "")
+    agent.hold.set()
+    await settle()
 
 
 async def test_two_joins_of_one_partition_begin_after_a_restart() -> None:
