@@ -57,6 +57,8 @@ class Failure:
     first_time: str | None
 
 
+# On the event that repeats a letter: which one, and why.
+REDRIVE_OF, REDRIVE_REASON = "ce_redriveof", "ce_redrivereason"
 RETRIES_EXHAUSTED = "retries_exhausted"
 NOT_RETRYABLE = "not_retryable"
 INVALID = "invalid_event"

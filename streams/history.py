@@ -15,7 +15,7 @@ from agents.core.base import AgentStatus, ErrorDetail
 from agents.core.errors import InvalidInputError
 from agents.core.task import ArtifactReference
 from streams import envelope as envelopes
-from streams.dead_letters import letter_id
+from streams.dead_letters import REDRIVE_OF, REDRIVE_REASON, letter_id
 from streams.envelope import RESULT, Envelope, Record
 from streams.payloads import BackPayload, ResultPayload, TaskPayload
 from streams.topics import Topics
@@ -41,6 +41,19 @@ class State(StrEnum):
     PARKED = "parked"
     DONE = "done"
     FAILED = "failed"
+
+
+@dataclass(frozen=True, slots=True)
+class Redrive:
+    """Why an event was published again.
+
+    Attributes:
+        letter: The id of the dead letter it repeats.
+        reason: What was said about it.
+    """
+
+    letter: str
+    reason: str
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,6 +115,15 @@ class Entry:
     def next_round(self) -> str:
         """The round of those who answer it."""
         return self.round if self.back is None else envelopes.first_round(self.envelope)
+
+    @property
+    def redriven(self) -> Redrive | None:
+        """Which dead letter it repeats, if it does."""
+        headers = dict(self.record.headers)
+        if (letter := headers.get(REDRIVE_OF)) is None:
+            return None
+        reason = headers.get(REDRIVE_REASON) or b""
+        return Redrive(letter.decode(errors="replace"), reason.decode(errors="replace"))
 
     @property
     def seconds(self) -> float | None:

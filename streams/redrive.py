@@ -15,19 +15,18 @@ from pydantic import ValidationError
 from agents.core.errors import AgentError
 from streams import envelope as envelopes
 from streams import rounds as ways
-from streams.dead_letters import DeadLetter, read
+from streams.dead_letters import REDRIVE_OF, REDRIVE_REASON, DeadLetter, read
 from streams.envelope import RESULT, TASK, EnvelopeError, Headers
 from streams.kafka.publisher import Publisher
 from streams.kafka.reader import CLOCK_SKEW_MS, Place, Reader
 from streams.payloads import ResultPayload, TaskPayload
 from streams.topics import MAX_MESSAGE_BYTES, MAX_RECORD_BYTES, Topics
 
-OF, BECAUSE = "ce_redriveof", "ce_redrivereason"
 MAX_REASON_BYTES = 1_000
 SOURCE = "/callboard/redrive"
 # Of the original: the rest of them still holds for the new event. A deadline has passed by now.
 REPLACED = frozenset({"ce_specversion", "ce_type", "ce_id", "ce_source", "ce_time", "ce_pass"})
-DROPPED = frozenset({"ce_deadline", OF, BECAUSE})
+DROPPED = frozenset({"ce_deadline", REDRIVE_OF, REDRIVE_REASON})
 MOST_REDRIVES = 1_000
 FRAMING_BYTES = 1_024
 
@@ -180,7 +179,8 @@ async def redriven_before(
         tell(count)
         headers = dict(record.headers)
         letter_id, identity, because = (
-            (headers.get(name) or b"").decode(errors="replace") for name in (OF, "ce_id", BECAUSE)
+            (headers.get(name) or b"").decode(errors="replace")
+            for name in (REDRIVE_OF, "ce_id", REDRIVE_REASON)
         )
         if letter_id in found:
             again = Redriven(letter_id, identity, envelopes.place(record), because, record.timestamp)
@@ -281,8 +281,8 @@ def headers_of(letter: DeadLetter, number: int, reason: str, *, status: str | No
         ("ce_time", envelopes.now().encode()),
         # All parts of a join go into one new round, so that they meet again.
         ("ce_pass", envelopes.result_id(f"{letter.run}/redrive", number).encode()),
-        (OF, letter.id.encode()),
-        (BECAUSE, cut(reason).encode()),
+        (REDRIVE_OF, letter.id.encode()),
+        (REDRIVE_REASON, cut(reason).encode()),
     ]
     # Parts of a join keep theirs: what it waits for depends on where their round began.
     if letter.parts == 1:
@@ -460,4 +460,4 @@ async def publish(publisher: Publisher, event: NewEvent) -> Redriven:
         event.topic, event.partition, key=event.key, value=event.value, headers=event.headers
     )
     place = f"{event.topic}/{event.partition}/{offset}"
-    return Redriven(event.letter, event.header("ce_id"), place, event.header(BECAUSE))
+    return Redriven(event.letter, event.header("ce_id"), place, event.header(REDRIVE_REASON))

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Iterable
+from dataclasses import asdict
 from typing import Any
 
 from rich.console import Console
@@ -182,6 +183,7 @@ def _label(history: History, entry: Entry) -> Text:
     line.append(f"  {place(entry.record)}", style="dim")
     if entry is not history.entries[0]:
         line.append(f"  +{duration((entry.record.timestamp - _begun(history)) / 1000)}", style="dim")
+    line.append_text(_again(entry))
     causes = history.causes(entry)
     if len(causes) > 1:
         line.append(f"\nanswers {_listed(cause.agent for cause in causes)}", style="dim")
@@ -207,6 +209,17 @@ def _verdict(entry: Entry) -> Text:
     text = Text(f" ({one_line(verdict, 40)})" if verdict else "")
     if entry.back is not None:
         text.append(f", back to {clean(entry.back.to)}", style="yellow")
+    return text
+
+
+def _again(entry: Entry) -> Text:
+    """Say what happened more than once."""
+    text = Text(style="dim")
+    if entry.result is not None and entry.result.attempts > 1:
+        text.append(f"  {entry.result.attempts} attempts")
+    if (redrive := entry.redriven) is not None:
+        text.append(f"\nrepeats dead letter {clean(redrive.letter)}")
+        text.append(f": {one_line(redrive.reason, ERROR_CHARACTERS)}" if redrive.reason else "")
     return text
 
 
@@ -248,6 +261,8 @@ def _entry_json(history: History, entry: Entry) -> dict[str, Any]:
         "status": entry.status,
         "verdict": entry.result.verdict if entry.result is not None else None,
         "seconds": entry.seconds,
+        "attempts": entry.result.attempts if entry.result is not None else None,
+        "redriven": asdict(entry.redriven) if entry.redriven is not None else None,
         "error": entry.error.model_dump() if entry.error is not None else None,
         "artifacts": [artifact.model_dump() for artifact in entry.artifacts],
         "followers": list(entry.followers),

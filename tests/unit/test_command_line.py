@@ -587,6 +587,22 @@ def test_the_tree_of_a_failure() -> None:
     assert "\n    repository: no\N{REPLACEMENT CHARACTER}[31m such\n" in shown
 
 
+def test_the_tree_says_what_was_tried_and_published_again() -> None:
+    why = (("ce_redriveof", b"letter-1"), ("ce_redrivereason", b"a typing error\x1b[31m"))
+    task = event("tasks.b", "2", {"input": "x"}, offset=5)
+    task.headers += why
+    done = event("results.b", "3", result("b", attempts=3), "2", offset=6)
+    found = history(DIAMOND[0], task, done)
+    shown = printed(found, print_tree)
+    assert "repeats dead letter letter-1: a typing error\N{REPLACEMENT CHARACTER}[31m\n" in shown
+    assert "b  completed  results.b/0/6  +6 ms  3 attempts\n" in shown
+    events = as_json(found)["events"]
+    assert [it["redriven"] for it in events if it["redriven"]] == [
+        {"letter": "letter-1", "reason": "a typing error\x1b[31m"}
+    ]
+    assert [it["attempts"] for it in events] == [None, None, 3]
+
+
 def test_the_tree_of_what_is_odd() -> None:
     lost = event("results.b", "2", result("b"), "gone", offset=1)
     again = FakeRecord(lost.topic, 9, lost.value, lost.headers, timestamp=TIME + 9)
