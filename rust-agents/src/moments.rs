@@ -3,15 +3,12 @@
 
 const DAY: i64 = 24 * 60 * 60;
 
-/// Reads an RFC 3339 moment in UTC, `2026-01-31T12:00:00Z`, with or without up to six digits of a
+/// Reads an RFC 3339 moment in UTC, `2026-01-31T12:00:00Z`, with or without three or six digits of a
 /// fraction: milliseconds since 1970, rounded down. None for all others.
 pub(crate) fn milliseconds(text: &str) -> Option<i64> {
     let text = text.strip_suffix('Z').or_else(|| text.strip_suffix("+00:00"))?;
-    let (whole, fraction) = text.split_once('.').map_or((text, None), |(a, b)| (a, Some(b)));
-    let [b'0'..=b'9', .., b'0'..=b'9'] = whole.as_bytes() else {
-        return None;
-    };
-    if whole.len() != "2026-01-31T12:00:00".len() {
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "000"));
+    if whole.len() != "2026-01-31T12:00:00".len() || !matches!(fraction.len(), 3 | 6) {
         return None;
     }
     for (at, mark) in [(4, "-"), (7, "-"), (10, "T"), (13, ":"), (16, ":")] {
@@ -20,19 +17,14 @@ pub(crate) fn milliseconds(text: &str) -> Option<i64> {
     let part = |from, to| digits(whole.get(from..to)?);
     let (year, month, day) = (part(0, 4)?, part(5, 7)?, part(8, 10)?);
     let (hour, minute, second) = (part(11, 13)?, part(14, 16)?, part(17, 19)?);
+    digits(fraction)?;
+    let rest = digits(fraction.get(..3)?)?;
     let usual = (1..=9999).contains(&year)
         && (1..=12).contains(&month)
         && (1..=days_of(year, month)).contains(&day)
         && hour < 24
         && minute < 60
         && second < 60;
-    let rest = match fraction {
-        None => 0,
-        Some(digit) if matches!(digit.len(), 3 | 6) => {
-            digits(digit)? * if digit.len() == 3 { 1000 } else { 1 } / 1000
-        }
-        Some(_) => return None,
-    };
     let seconds = days_since_1970(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
     usual.then_some(seconds * 1000 + rest)
 }
