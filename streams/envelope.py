@@ -121,17 +121,13 @@ def decode(record: Record) -> Envelope:
     return _rust.read_event(record.headers) or _careful(record)
 
 
-def take(record: Record, repeated: dict[Header, Header]) -> Envelope:
-    """Read the envelope of a record that stays until it is answered.
-
-    Args:
-        record: Its headers are replaced by the same ones in less memory: the client makes each text anew.
-        repeated: What most events repeat is put into it, and taken from it.
+def take(record: Record) -> Envelope:
+    """Read the envelope of a record that is going to be answered, which takes its digest.
 
     Raises:
         EnvelopeError: As `decode`.
     """
-    return _rust.take_event(record, repeated) or _careful(record)
+    return _rust.take_event(record) or _careful(record)
 
 
 def _careful(record: Record) -> Envelope:

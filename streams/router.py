@@ -18,7 +18,7 @@ from agents.core.errors import (
 from agents.core.workflow import Back, Workflow
 from streams import envelope as envelopes
 from streams import rounds
-from streams.envelope import RESULT, TASK, Envelope, Header, Record, first_round, place
+from streams.envelope import RESULT, TASK, Envelope, Record, first_round, place
 from streams.join_records import Key, Reference
 from streams.join_table import Firing
 from streams.payloads import ResultPayload
@@ -55,7 +55,6 @@ class Router:
         self._topics = topics
         self._tasks_topic = topics.tasks(agent)
         self._past = past
-        self._repeated: dict[Header, Header] = {}
         # The workflows by name in which this agent reads a source's results, or tasks (none).
         self._answering: dict[str | None, dict[str, Workflow]] = {
             source: {n: w for n, w in self._workflows.items() if source in (None, *w.reads(agent))}
@@ -86,7 +85,7 @@ class Router:
         source = None if is_task else self._topics.agent_of(record.topic)
         try:
             _expect_key(record)
-            envelope = envelopes.take(record, self._repeated)
+            envelope = envelopes.take(record)
         except AgentError as error:
             if is_task:
                 source = self._redriven_source(record)

@@ -372,16 +372,19 @@ RECORD = SimpleNamespace(key=b"k", value=None, headers=[("ce_id", b"1")])
 HEADERS = EncodedHeaders([("ce_type", b"t")])
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ENVELOPE = Envelope("i", "/s", "t", "w", budget=CallBudget(calls=1), deadline=MOMENT)
+BATCH = _rust.seal_records(*_rust.encode_records([(1, b"k", None, HEADERS)], 1_000), 0, -1, -1, 0)
 USUAL: dict[str, list[Any]] = {
     "EncodedHeaders": [[("ce_id", b"1")]],
     "Envelope": ["i", "/s", "t", "w", None, "r", "failed", MOMENT, 3],
     "encode_records": [[(1, b"k", None, [("a", None)]), (2, None, b"v", HEADERS)], 1_000],
     "next_traceparent": [None, "run"],
+    "Record": ["t", 0, 7, 1, b"k", None, [("ce_id", b"1"), ("a", None)]],
     "read_event": [[("ce_id", b"1")]],
+    "read_records": [BATCH, 0, len(BATCH), "t", 0],
     "record_digest": [RECORD],
     "run_id": [b"", "a"],
     "seal_records": [b"", 1, 0, -1, -1, 0],
-    "take_event": [SimpleNamespace(key=None, value=b"v", headers=[("ce_type", b"t")]), {}],
+    "take_event": [SimpleNamespace(key=None, value=b"v", headers=[("ce_type", b"t")])],
     "uuid_of": ["a"],
     "write_answer": [HEADERS, ENVELOPE, "run", "", [(ENVELOPE, RECORD)], "failed", CallBudget(), None],
     "write_event": [HEADERS, ENVELOPE, "", [("i", "d")]],

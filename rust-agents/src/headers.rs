@@ -1,7 +1,7 @@
 //! The reading of headers exists so that a usual event costs one call: whatever is odd about one is left
 //! to Python, which can say what it is.
 
-use crate::wire::{push_part, take_part};
+use crate::wire::{Ended, push_part, take_part};
 use crate::{moments, traces};
 
 /// The attributes of an event that are read here, in the order of `Attributes`.
@@ -39,17 +39,6 @@ pub(crate) const WRITTEN: [&str; 15] = [
     "ce_llm",
     "traceparent",
     "tracestate",
-];
-/// The headers that are the same in most events of one topic.
-const REPEATED: [&str; 8] = [
-    "ce_specversion",
-    "ce_type",
-    "ce_dataschema",
-    "content-type",
-    "ce_source",
-    "ce_workflow",
-    "ce_status",
-    "ce_llm",
 ];
 /// The types of nearly all events.
 const USUAL_TYPES: [&str; 2] = ["callboard.task.v1", "callboard.result.v1"];
@@ -173,17 +162,7 @@ pub(crate) fn is_usual_type(kind: &str) -> bool {
     USUAL_TYPES.contains(&kind)
 }
 
-/// Tells whether a header is one that events have: of other names there may be any number.
-pub(crate) fn is_known(name: &str) -> bool {
-    WRITTEN.contains(&name) || REPEATED.contains(&name)
-}
-
-/// Tells whether a header is the same in most events of one topic.
-pub(crate) fn is_repeated(name: &str) -> bool {
-    REPEATED.contains(&name)
-}
-
-/// The headers of a record that is written, as Kafka takes them.
+/// The headers of a record, as they stand in it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Encoded {
     bytes: Vec<u8>,
@@ -191,6 +170,18 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
+    /// Reads so many back, in no more memory than they need.
+    pub(crate) fn take(from: &mut &[u8], count: usize) -> Result<Self, Ended> {
+        let all = *from;
+        for _ in 0..count {
+            let name = take_part(from)?.ok_or(Ended)?;
+            std::str::from_utf8(name).map_err(|_| Ended)?;
+            take_part(from)?;
+        }
+        let (taken, _) = all.split_at_checked(all.len() - from.len()).ok_or(Ended)?;
+        Ok(Self { bytes: taken.to_vec(), count })
+    }
+
     /// Takes one more.
     pub(crate) fn push(&mut self, name: &str, value: Option<&[u8]>) {
         push_part(Some(name.as_bytes()), &mut self.bytes);

@@ -6,31 +6,24 @@
 #![allow(clippy::needless_pass_by_value, reason = "PyO3 hands over owned arguments")]
 #![allow(clippy::doc_markdown, reason = "Python reads these docs, in Google's style")]
 
-use std::fmt;
-use std::io::Write;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use pyo3::exceptions::{PyOverflowError, PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList, PySequence, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::digests::Hash;
-use crate::headers::{Encoded, Header};
-use crate::record_batch::{self, Producer, Records};
+use crate::digests;
+use crate::headers::Header;
 use crate::{
     Amount, Ask, Assigned, Budget, Failure, Identity, Input, Lane, Limits, Misuse, Offer, Place,
     Seen, Spent,
 };
-use crate::{digests, headers};
-
-/// Headers that are kept to be shared, and the longest of their values.
-const MOST_REPEATED: usize = 1_000;
-const LONGEST_REPEATED: usize = 256;
 
 mod envelope;
+mod records;
 
-use envelope::EncodedHeaders;
+use records::parts_of_record;
 
 #[pymodule]
 mod _rust {
@@ -40,9 +33,9 @@ mod _rust {
         write_event,
     };
     #[pymodule_export]
-    use super::{AgentRuntime, Turn, record_digest, run_id, uuid_of};
+    use super::records::{Record, encode_records, read_records, seal_records};
     #[pymodule_export]
-    use super::{encode_records, seal_records};
+    use super::{AgentRuntime, Turn, record_digest, run_id, uuid_of};
 }
 
 /// Hash a record's exact key, value and headers: `streams.envelope.record_digest` says how.
@@ -55,14 +48,10 @@ mod _rust {
 ///     ValueError: A part has four gigabytes or more.
 #[pyfunction]
 fn record_digest(record: &Bound<'_, PyAny>) -> PyResult<String> {
-    let held = held(&record.getattr(intern!(record.py(), "headers"))?)?;
-    Ok(digests::hexadecimal(&digest_of(record, &parts_of(&held)?)?))
-}
-
-fn digest_of(record: &Bound<'_, PyAny>, headers: &[Header<'_>]) -> PyResult<Hash> {
-    let py = record.py();
-    let (key, value) = (record.getattr(intern!(py, "key"))?, record.getattr(intern!(py, "value"))?);
-    digests::record_digest(key.extract()?, value.extract()?, headers).ok_or_else(too_large)
+    parts_of_record(record, |it| {
+        let digest = digests::record_digest(it.key, it.value, it.headers).ok_or_else(too_large)?;
+        Ok(digests::hexadecimal(&digest))
+    })
 }
 
 /// Name a run: `streams.envelope.run_id` says how.
@@ -86,41 +75,6 @@ fn run_id(prefix: &[u8], identity: &Bound<'_, PyTuple>) -> PyResult<String> {
 #[pyfunction]
 fn uuid_of(name: &str) -> String {
     digests::uuid_of(name)
-}
-
-/// Gives the same headers in less memory: the names of an event's headers, and those headers that most
-/// events repeat, are one object however many records have them.
-fn shared<'py>(
-    headers: &Bound<'py, PyAny>,
-    repeated: &Bound<'py, PyDict>,
-) -> PyResult<Vec<Bound<'py, PyTuple>>> {
-    let py = headers.py();
-    let mut shared = Vec::with_capacity(16);
-    for header in headers.try_iter()? {
-        let header = header?.cast_into::<PyTuple>()?;
-        let name = header.get_item(0)?.cast_into::<PyString>()?;
-        let name = name.to_str()?;
-        if !headers::is_known(name) {
-            shared.push(header);
-        } else if !headers::is_repeated(name) || is_long(&header)? {
-            let light = (PyString::intern(py, name), header.get_borrowed_item(1)?);
-            shared.push(light.into_pyobject(py)?);
-        } else if let Some(before) = repeated.get_item(&header)? {
-            shared.push(before.cast_into()?);
-        } else {
-            if repeated.len() >= MOST_REPEATED {
-                repeated.clear(); // what is still repeated soon comes again
-            }
-            repeated.set_item(&header, &header)?;
-            shared.push(header);
-        }
-    }
-    Ok(shared)
-}
-
-fn is_long(header: &Bound<'_, PyTuple>) -> PyResult<bool> {
-    let value = header.get_borrowed_item(1)?;
-    Ok(value.cast::<PyBytes>().is_ok_and(|it| it.as_bytes().len() > LONGEST_REPEATED))
 }
 
 type Held<'py> = (Bound<'py, PyString>, Option<Bound<'py, PyBytes>>);
@@ -505,105 +459,4 @@ fn named(name: &str, given: &Bound<'_, PyAny>, error: PyErr) -> PyErr {
     } else {
         error
     }
-}
-
-/// Encode the records of one batch: `streams.kafka.record_batch` says what for.
-///
-/// Args:
-///     records: In order, as (number, key, value, headers); the number is not looked at.
-///     limit: The size in bytes that the batch stays below, the first record aside, which is taken
-///         whatever its size.
-///
-/// Returns:
-///     The encoded records, and how many they are.
-///
-/// Raises:
-///     TypeError: A part is of another type.
-///     ValueError: There are no records, or they have two gigabytes or more.
-#[pyfunction]
-fn encode_records<'py>(
-    records: &Bound<'py, PyAny>,
-    limit: usize,
-) -> PyResult<(Bound<'py, PyBytes>, i32)> {
-    let mut encoded = Records::new(limit);
-    for (index, record) in records.try_iter()?.enumerate() {
-        if !encode_record(&mut encoded, &record?, &format_args!("records[{index}]"))? {
-            break;
-        }
-    }
-    if encoded.count() == 0 {
-        return Err(PyValueError::new_err("records is empty: a batch has at least one"));
-    }
-    Ok((PyBytes::new(records.py(), encoded.bytes()), encoded.count()))
-}
-
-/// Make a batch of encoded records, as Kafka takes it.
-///
-/// Args:
-///     records: What `encode_records` gave.
-///     count: What it gave beside it.
-///     timestamp: Of each of them, in milliseconds.
-///     producer_id: Kafka's name for the producer; -1: it has none.
-///     producer_epoch: Of the producer; -1 if it has no name.
-///     base_sequence: The number the producer gives the first record.
-///
-/// Raises:
-///     ValueError: It has two gigabytes or more.
-#[pyfunction]
-fn seal_records<'py>(
-    py: Python<'py>,
-    records: &[u8],
-    count: i32,
-    timestamp: i64,
-    producer_id: i64,
-    producer_epoch: i16,
-    base_sequence: i32,
-) -> PyResult<Bound<'py, PyBytes>> {
-    let producer = Producer { id: producer_id, epoch: producer_epoch, base_sequence };
-    let head =
-        record_batch::head(records, count, timestamp, producer).ok_or_else(batch_too_large)?;
-    PyBytes::new_with(py, head.len() + records.len(), |mut sealed| {
-        sealed.write_all(&head)?;
-        Ok(sealed.write_all(records)?)
-    })
-}
-
-/// Encodes one record, unless there is no room for it.
-fn encode_record(
-    encoded: &mut Records,
-    record: &Bound<'_, PyAny>,
-    name: &fmt::Arguments<'_>,
-) -> PyResult<bool> {
-    let (_, key, value, headers): (Bound<'_, PyAny>, _, _, Bound<'_, PyAny>) = record
-        .extract()
-        .map_err(|error| wrong(record, name, "(number, key, value, headers)", &error))?;
-    if let Ok(headers) = headers.cast::<EncodedHeaders>() {
-        return encoded.push(key, value, headers.get().encoded()).ok_or_else(batch_too_large);
-    }
-    let headers = headers.cast::<PySequence>().map_err(|error| {
-        wrong(record, &format_args!("{name}.headers"), "a sequence of (name, value)", &error.into())
-    })?;
-    let mut parts = Encoded::default();
-    for (index, header) in headers.to_tuple()?.iter_borrowed().enumerate() {
-        let (part, value): Header<'_> = header.extract().map_err(|error| {
-            wrong(record, &format_args!("{name}.headers[{index}]"), "(name, value)", &error)
-        })?;
-        parts.push(part, value);
-    }
-    encoded.push(key, value, &parts).ok_or_else(batch_too_large)
-}
-
-/// Says where something is of the wrong type. Its value stays unsaid: it may be large, or nobody's
-/// business.
-fn wrong(
-    record: &Bound<'_, PyAny>,
-    name: &fmt::Arguments<'_>,
-    wanted: &str,
-    error: &PyErr,
-) -> PyErr {
-    PyTypeError::new_err(format!("{name} is not {wanted}: {}", error.value(record.py())))
-}
-
-fn batch_too_large() -> PyErr {
-    PyValueError::new_err("a batch has two gigabytes or more")
 }

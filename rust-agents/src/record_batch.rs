@@ -1,5 +1,5 @@
-//! The encoding of records exists so that publishing many costs one call: they become one record batch
-//! of Kafka's format 2, the only one since Kafka 4, uncompressed.
+//! Record batches exist so that what is published or read together costs one call: Kafka's format 2, the
+//! only one since Kafka 4, uncompressed.
 //!
 //! <https://kafka.apache.org/documentation/#recordbatch>
 //!
@@ -8,7 +8,9 @@
 use crc32c::{crc32c, crc32c_append};
 
 use crate::headers::Encoded;
-use crate::wire::{push_number, push_part, size_of_number, size_of_part};
+use crate::wire::{
+    Ended, push_number, push_part, size_of_number, size_of_part, take_number, take_part,
+};
 
 /// What stands before the records of a batch.
 pub(crate) const HEAD: usize = 61;
@@ -21,6 +23,9 @@ const FORMAT: i8 = 2;
 /// Uncompressed, of no transaction, with its producer's times, which the topic may replace.
 const ATTRIBUTES: i16 = 0;
 const UNKNOWN_LEADER_EPOCH: i32 = -1;
+/// In the attributes: how it is compressed, and that the topic replaced its producer's times.
+const COMPRESSION: i16 = 0b0111;
+const APPEND_TIME: i16 = 0b1000;
 
 /// The producer of a batch, as Kafka knows it.
 #[derive(Clone, Copy, Debug)]
@@ -114,4 +119,74 @@ pub(crate) fn head(
     head.extend_from_slice(&checksum.to_be_bytes());
     head.extend_from_slice(&checked);
     Some(head)
+}
+
+/// A batch that was read, and those of its records that were not.
+#[derive(Debug)]
+pub(crate) struct Batch<'a> {
+    first_offset: i64,
+    first_timestamp: i64,
+    append_time: Option<i64>,
+    left: i32,
+    rest: &'a [u8],
+}
+
+/// A record that was read.
+#[derive(Debug)]
+pub(crate) struct Read<'a> {
+    pub(crate) offset: i64,
+    pub(crate) timestamp: i64,
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) headers: Encoded,
+}
+
+impl<'a> Batch<'a> {
+    /// Reads what stands before the records. None: it is cut off, compressed, or of another format.
+    pub(crate) fn new(batch: &'a [u8]) -> Option<Self> {
+        let mut rest = batch;
+        let first_offset = i64::from_be_bytes(take(&mut rest)?);
+        let [_length @ .., format] = take::<9>(&mut rest)?;
+        let _checksum = take::<4>(&mut rest)?;
+        let attributes = i16::from_be_bytes(take(&mut rest)?);
+        let _last = take::<4>(&mut rest)?;
+        let first_timestamp = i64::from_be_bytes(take(&mut rest)?);
+        let latest_timestamp = i64::from_be_bytes(take(&mut rest)?);
+        let _producer = take::<14>(&mut rest)?;
+        let left = i32::from_be_bytes(take(&mut rest)?);
+        let append_time = (attributes & APPEND_TIME != 0).then_some(latest_timestamp);
+        let usual = format.cast_signed() == FORMAT && attributes & COMPRESSION == 0;
+        usual.then_some(Self { first_offset, first_timestamp, append_time, left, rest })
+    }
+
+    /// Reads the next record. None: there is no other, and nothing else.
+    pub(crate) fn next(&mut self) -> Result<Option<Read<'a>>, Ended> {
+        if self.left <= 0 {
+            return if self.rest.is_empty() { Ok(None) } else { Err(Ended) };
+        }
+        self.left -= 1;
+        let mut record = take_part(&mut self.rest)?.ok_or(Ended)?;
+        let _attributes = take_number(&mut record)?; // a byte; there are none so far
+        let later = take_number(&mut record)?;
+        let after = take_number(&mut record)?;
+        let (key, value) = (take_part(&mut record)?, take_part(&mut record)?);
+        let count = usize::try_from(take_number(&mut record)?).map_err(|_| Ended)?;
+        let headers = Encoded::take(&mut record, count)?;
+        if !record.is_empty() {
+            return Err(Ended);
+        }
+        Ok(Some(Read {
+            offset: self.first_offset.wrapping_add(after),
+            timestamp: self.append_time.unwrap_or(self.first_timestamp.wrapping_add(later)),
+            key,
+            value,
+            headers,
+        }))
+    }
+}
+
+fn take<const N: usize>(from: &mut &[u8]) -> Option<[u8; N]> {
+    let (taken, rest) = from.split_first_chunk()?;
+    *from = rest;
+    Some(*taken)
 }

@@ -38,26 +38,32 @@ pub(crate) const fn size_of_number(number: usize) -> usize {
 }
 
 /// There is no whole part any more.
+#[derive(Debug)]
 pub(crate) struct Ended;
 
 /// Reads back what `push_part` wrote; None is null.
 pub(crate) fn take_part<'a>(from: &mut &'a [u8]) -> Result<Option<&'a [u8]>, Ended> {
-    let (mut number, mut shift) = (0_usize, 0_u32);
+    let Ok(length) = usize::try_from(take_number(from)?) else {
+        return Ok(None);
+    };
+    let (part, rest) = from.split_at_checked(length).ok_or(Ended)?;
+    *from = rest;
+    Ok(Some(part))
+}
+
+/// Reads a number of variable length, which may be negative.
+pub(crate) fn take_number(from: &mut &[u8]) -> Result<i64, Ended> {
+    let (mut doubled, mut shift) = (0_u64, 0_u32);
     loop {
         let (byte, rest) = from.split_first().ok_or(Ended)?;
         *from = rest;
-        number |= usize::from(byte & 0x7f).checked_shl(shift).ok_or(Ended)?;
+        doubled |= u64::from(byte & 0x7f).checked_shl(shift).ok_or(Ended)?;
         shift += 7;
         if byte & 0x80 == 0 {
             break;
         }
     }
-    if number & 1 == 1 {
-        return Ok(None);
-    }
-    let (part, rest) = from.split_at_checked(number >> 1).ok_or(Ended)?;
-    *from = rest;
-    Ok(Some(part))
+    Ok((doubled >> 1).cast_signed() ^ -(doubled & 1).cast_signed())
 }
 
 const fn lowest_byte(number: usize) -> u8 {

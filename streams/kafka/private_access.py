@@ -3,9 +3,14 @@
 import asyncio
 import time
 from collections.abc import Callable, Iterable
+from inspect import GEN_CREATED, getgeneratorstate
+from typing import Any
 
-from aiokafka import AIOKafkaConsumer
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka.consumer import fetcher
+from aiokafka.record.memory_records import MemoryRecords
 
+from streams.kafka.fetched import Fetched, Record
 from streams.kafka.record_batch import RecordBatch
 
 
@@ -52,6 +57,49 @@ async def learn_leaders(consumer: AIOKafkaConsumer, topics: Iterable[str]) -> No
     """Let the consumer learn where the partitions of `topics` are, all at once."""
     client = consumer._client  # noqa: SLF001 (module's purpose)
     await asyncio.gather(*(client.add_topic(topic) for topic in topics))
+
+
+class _Kept:
+    """The client's `MemoryRecords`, which cannot be inherited from, with what they were made of.
+
+    Args:
+        data: As Kafka sent them.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self.data = data
+        theirs = MemoryRecords(data)
+        self.has_next, self.next_batch = theirs.has_next, theirs.next_batch
+        self.size_in_bytes = theirs.size_in_bytes
+
+
+fetcher.MemoryRecords = _Kept
+
+
+def read_as_ours(consumer: AIOKafkaConsumer) -> None:
+    """Have it read what it fetches as records of ours from now on, a batch at a time.
+
+    The client makes some forty objects of each record with its headers, and nearly all are passed on as they
+    are.
+    """
+    fetcher = consumer._fetcher  # noqa: SLF001 (module's purpose)
+    proceed = fetcher._proc_fetch_request  # noqa: SLF001 (module's purpose)
+
+    async def proceeded(*given: Any) -> bool:
+        # Nobody has read of what this brought: nothing awaits from where the client keeps it to here.
+        woken: bool = await proceed(*given)
+        for place, result in fetcher._records.items():  # noqa: SLF001 (module's purpose)
+            found = getattr(result, "_partition_records", None)  # none of an error, or of what is read
+            if found is not None and getgeneratorstate(found._records_iterator) == GEN_CREATED:  # noqa: SLF001 (as above)
+                found._records = Fetched(found._records.data, place.topic, place.partition)  # noqa: SLF001 (as above)
+                found._consumer_record = _as_it_is  # noqa: SLF001 (as above)
+        return woken
+
+    fetcher._proc_fetch_request = proceeded  # noqa: SLF001 (module's purpose)
+
+
+def _as_it_is(_: TopicPartition, record: Record) -> Record:
+    return record
 
 
 class Sendable:

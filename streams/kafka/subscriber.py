@@ -28,6 +28,7 @@ from streams.kafka.private_access import (
     generation_of,
     left_for_good,
     make_dynamic,
+    read_as_ours,
     watch_heartbeats,
 )
 
@@ -299,6 +300,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
                 self.consumer.seek(tp, starts[tp])
         if not self._watches:
             watch_heartbeats(self.consumer, self._prove)
+            read_as_ours(self.consumer)
             self._watches = True
         self._prove(joined)
         self._epoch += 1

@@ -12,10 +12,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
 from aiokafka.client import AIOKafkaClient
+from aiokafka.consumer.fetcher import Fetcher
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
+from aiokafka.errors import CorruptRecordException
 from aiokafka.producer import message_accumulator
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
 from aiokafka.producer.transaction_manager import TransactionManager
@@ -24,6 +26,7 @@ from aiokafka.record.memory_records import MemoryRecords
 from packaging.requirements import Requirement
 
 from streams.kafka import private_access
+from streams.kafka.fetched import Record
 from streams.kafka.private_access import (
     Sendable,
     coordinator_answers,
@@ -31,6 +34,7 @@ from streams.kafka.private_access import (
     learn_leaders,
     left_for_good,
     make_dynamic,
+    read_as_ours,
     watch_heartbeats,
 )
 from streams.kafka.record_batch import RecordBatch
@@ -58,6 +62,11 @@ def test_this_file_knows_every_attribute_the_module_touches() -> None:
         "_do_heartbeat",
         "_client",
         "_group_instance_id",
+        "_fetcher",
+        "_proc_fetch_request",
+        "_records",
+        "_records_iterator",
+        "_consumer_record",
     }
 
 
@@ -175,6 +184,93 @@ async def test_leaders_are_learned_at_once(
     for future in asked:
         future.set_result(True)
     await learning
+
+
+# Records of our own, where the client expects its own
+
+
+class Fetching:
+    """A fetcher with a partition of its own, and a Kafka that answers with what it is given."""
+
+    def __init__(self, consumer: AIOKafkaConsumer) -> None:
+        self.place = TopicPartition("t", 3)
+        subscription = SubscriptionState()
+        subscription.assign_from_user({self.place})
+        self.fetcher = Fetcher(
+            SimpleNamespace(send=self.send, _loop=None, _metadata_max_age_ms=1), subscription
+        )
+        self.fetcher._fetch_task.cancel()  # the test fetches itself
+        consumer._fetcher = self.fetcher
+        self.assignment = subscription.subscription.assignment
+        self.state = self.assignment.state_value(self.place)
+        self.state.seek(0)
+        self.data = b""
+
+    async def send(self, *_: Any) -> Any:
+        return SimpleNamespace(
+            API_VERSION=4, topics=[(self.place.topic, [(self.place.partition, 0, 9, 9, [], self.data)])]
+        )
+
+    async def fetch(self, data: bytes) -> bool:
+        self.data = data
+        request = SimpleNamespace(
+            topics=[(self.place.topic, [(self.place.partition, self.state.position, 0)])]
+        )
+        woken: bool = await self.fetcher._proc_fetch_request(self.assignment, 1, request)
+        return woken
+
+    async def read(self, most: int) -> list[Any]:
+        found = await self.fetcher.fetched_records([self.place], timeout=0, max_records=most)
+        return [record for records in found.values() for record in records]
+
+
+def a_batch(*offsets: int) -> bytes:
+    records = [(0, b"k", str(it).encode(), [("h", b"1")]) for it in offsets]
+    batch = RecordBatch(records, limit=10_000, timestamp=5).sealed(-1, -1, 0)
+    return offsets[0].to_bytes(8, "big") + batch[8:]
+
+
+async def test_what_is_fetched_is_read_as_ours_from_then_on(consumer: AIOKafkaConsumer) -> None:
+    fetching = Fetching(consumer)
+    assert await fetching.fetch(a_batch(0, 1, 2))
+    (first,) = await fetching.read(1)
+    read_as_ours(consumer)
+    rest = await fetching.read(10)
+    assert [type(it) for it in (first, *rest)] == [ConsumerRecord] * 3  # it was being read
+    assert await fetching.fetch(a_batch(3, 4) + a_batch(5))
+    ours = [*await fetching.read(2), *await fetching.read(10)]
+    assert [type(it) for it in ours] == [Record] * 3
+    assert [(it.offset, it.value, *fetching.place) for it in (first, *rest, *ours)] == [
+        (offset, str(offset).encode(), it.topic, it.partition)
+        for offset, it in enumerate((first, *rest, *ours))
+    ]
+    assert fetching.state.position == 6
+
+
+async def test_what_was_not_read_of_when_it_changes_is_read_as_ours(consumer: AIOKafkaConsumer) -> None:
+    fetching = Fetching(consumer)
+    await fetching.fetch(a_batch(0))
+    read_as_ours(consumer)
+    fetching.state.consumed_to(0)
+    assert not await fetching.fetch(b"")  # whatever else arrives
+    assert [type(it) for it in await fetching.read(10)] == [Record]
+
+
+async def test_a_broken_batch_is_an_error_of_the_client(consumer: AIOKafkaConsumer) -> None:
+    fetching = Fetching(consumer)
+    read_as_ours(consumer)
+    broken = a_batch(0, 1)
+    await fetching.fetch(broken[:-1] + b"?")
+    with pytest.raises(CorruptRecordException, match="CRC"):
+        await fetching.read(10)
+
+
+async def test_another_consumer_reads_as_ever(consumer: AIOKafkaConsumer) -> None:
+    fetching = Fetching(consumer)
+    await fetching.fetch(a_batch(0))
+    (record,) = await fetching.read(10)
+    assert isinstance(record, ConsumerRecord)
+    assert (record.value, record.headers) == (b"0", (("h", b"1"),))
 
 
 # Batches of our own, where the client expects its own

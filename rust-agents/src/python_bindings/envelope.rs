@@ -5,9 +5,10 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyTuple, PyType};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyType};
 
-use super::{digest_of, held, parts_of, record_digest, shared};
+use super::records::parts_of_record;
+use super::{held, parts_of, record_digest, too_large};
 use crate::digests::Hash;
 use crate::headers::{self, Attributes, Encoded};
 use crate::{digests, traces};
@@ -273,7 +274,7 @@ pub(super) struct EncodedHeaders(Encoded);
 #[pymethods]
 impl EncodedHeaders {
     #[new]
-    fn new(headers: &Bound<'_, PyAny>) -> PyResult<Self> {
+    pub(super) fn new(headers: &Bound<'_, PyAny>) -> PyResult<Self> {
         let mut encoded = Encoded::default();
         for (name, value) in parts_of(&held(headers)?)? {
             encoded.push(name, value);
@@ -295,6 +296,10 @@ impl EncodedHeaders {
 }
 
 impl EncodedHeaders {
+    pub(super) fn into_encoded(self) -> Encoded {
+        self.0
+    }
+
     pub(super) fn encoded(&self) -> &Encoded {
         &self.0
     }
@@ -314,32 +319,23 @@ pub(super) fn read_event(headers: &Bound<'_, PyAny>) -> PyResult<Option<Envelope
     Ok(headers::read(&parts_of(&held)?).map(|it| Envelope::read(headers.py(), &it)))
 }
 
-/// Read a record that stays until it is answered, at once and in one go: as `read_event` does, with its
-/// digest, and with what most events repeat put into the record as one object for all of them.
+/// Read a record that stays until it is answered: as `read_event` does, with its digest.
 ///
 /// Args:
-///     record: With `key`, `value` and `headers`; the last is replaced by the same ones in less memory.
-///     repeated: Headers seen before, each by itself, at most a thousand of at most 256 bytes; those of
-///         the record are put into it.
+///     record: With `key`, `value` and `headers`.
 ///
 /// Raises:
 ///     TypeError: A part is of another type.
 ///     ValueError: A part has four gigabytes or more.
 #[pyfunction]
-pub(super) fn take_event(
-    record: &Bound<'_, PyAny>,
-    repeated: &Bound<'_, PyDict>,
-) -> PyResult<Option<Envelope>> {
-    let py = record.py();
-    let shared = PyTuple::new(py, shared(&record.getattr(intern!(py, "headers"))?, repeated)?)?;
-    record.setattr(intern!(py, "headers"), &shared)?;
-    let held = held(&shared)?;
-    let parts = parts_of(&held)?;
-    let Some(read) = headers::read(&parts) else {
-        return Ok(None);
-    };
-    let digest = Some(digest_of(record, &parts)?);
-    Ok(Some(Envelope { digest, ..Envelope::read(py, &read) }))
+pub(super) fn take_event(record: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>> {
+    parts_of_record(record, |it| {
+        let Some(read) = headers::read(it.headers) else {
+            return Ok(None);
+        };
+        let digest = digests::record_digest(it.key, it.value, it.headers).ok_or_else(too_large)?;
+        Ok(Some(Envelope { digest: Some(digest), ..Envelope::read(record.py(), &read) }))
+    })
 }
 
 /// Write the headers of an event: `streams.envelope.encode` says which.

@@ -1,0 +1,143 @@
+"""Records that were fetched: those that the client reads of the same bytes, and broken where it says so."""
+
+from typing import Any
+
+import pytest
+from aiokafka.errors import CorruptRecordException
+from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
+from aiokafka.record.default_records import DefaultRecordBatchBuilder
+from aiokafka.record.memory_records import MemoryRecords
+from hypothesis import HealthCheck, example, given, settings
+from hypothesis import strategies as st
+
+from streams.kafka.fetched import Fetched, Record
+from streams.kafka.record_batch import RecordBatch
+
+NONE, GZIP = 0, 1
+APPEND_TIME = 8
+PLACE = ("tasks.reader", 3)
+HEAD = 61
+
+steady = settings(
+    max_examples=300, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+)
+parts = st.none() | st.binary(max_size=100)
+records = st.tuples(
+    st.integers(-(2**40), 2**40),
+    parts,
+    parts,
+    st.lists(st.tuples(st.text(max_size=20), parts), max_size=8),
+)
+
+
+def a_batch(
+    given: list[Any], *, codec: int = NONE, first: int = 0, attributes: int = 0, transactional: bool = False
+) -> bytes:
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=codec,
+        is_transactional=transactional,
+        producer_id=7,
+        producer_epoch=1,
+        base_sequence=0,
+        batch_size=10**7,
+    )
+    for offset, (later, key, value, headers) in enumerate(given):
+        builder.append(offset, 1_700_000_000_000 + later, key, value, headers)
+    batch = bytearray(builder.build())
+    batch[:8] = first.to_bytes(8, "big")  # the broker's part, which no checksum is of
+    batch[22] |= attributes
+    return bytes(batch)
+
+
+def seen(found: Any) -> list[Any]:
+    return [(it.offset, it.timestamp, it.key, it.value, tuple(it.headers)) for it in found]
+
+
+def read(data: bytes) -> list[list[Any]]:
+    fetched, found = Fetched(data, *PLACE), []
+    while fetched.has_next():
+        found.append(list(fetched.next_batch()))
+    assert {(type(it), it.topic, it.partition) for batch in found for it in batch} <= {(Record, *PLACE)}
+    return [seen(batch) for batch in found]
+
+
+def read_by_the_client(data: bytes) -> list[list[Any]]:
+    memory, found = MemoryRecords(data), []
+    while memory.has_next():
+        found.append(seen(memory.next_batch()))
+    return found
+
+
+@steady
+@given(
+    batches=st.lists(
+        st.tuples(
+            st.lists(records, min_size=1, max_size=10),
+            st.sampled_from([NONE, NONE, NONE, GZIP]),
+            st.integers(0, 2**40),
+            st.sampled_from([0, APPEND_TIME]),
+        ),
+        max_size=4,
+    ),
+    cut=st.integers(0, 200),
+)
+@example(batches=[([(0, b"k", b"v" * 9_000, [("n", None)] * 200)] * 300, NONE, 5, 0)] * 2, cut=1)
+def test_fetched_records_are_those_the_client_reads(batches: list[Any], cut: int) -> None:
+    data = b"".join(
+        a_batch(given, codec=codec, first=first, attributes=attributes)
+        for given, codec, first, attributes in batches
+    )
+    data = data[: len(data) - cut]  # Kafka cuts off what is too long, wherever that is
+    assert read(data) == read_by_the_client(data)
+
+
+@steady
+@given(
+    given=st.lists(records, min_size=1, max_size=4),
+    changes=st.lists(st.tuples(st.integers(HEAD - 4, 10_000), st.integers(0, 255)), min_size=1, max_size=3),
+)
+def test_a_broken_batch_is_broken_for_both(given: list[Any], changes: list[tuple[int, int]]) -> None:
+    data = bytearray(a_batch(given))
+    for at, byte in changes:
+        data[min(at, len(data) - 1)] = byte
+    assert outcome(read, bytes(data)) == outcome(read_by_the_client, bytes(data))
+
+
+def outcome(read_all: Any, data: bytes) -> Any:
+    try:
+        return read_all(data)
+    except (CorruptRecordException, UnicodeDecodeError):
+        return "broken"
+
+
+def test_a_broken_batch_says_where_it_is() -> None:
+    data = a_batch([(0, b"k", b"v", [])])
+    with pytest.raises(CorruptRecordException, match=r"tasks\.reader/3"):
+        read(data[:-1] + b"\x09")
+
+
+def test_the_client_hears_of_a_batch_what_it_asks() -> None:
+    fetched = Fetched(a_batch([(0, b"k", b"v", [])] * 3, first=40, transactional=True), *PLACE)
+    batch = fetched.next_batch()
+    assert batch.validate_crc()
+    assert (batch.producer_id, batch.base_offset, batch.next_offset) == (7, 40, 43)
+    assert batch.is_transactional
+    assert not batch.is_control_batch
+
+
+def test_a_marker_is_the_client_s_business() -> None:
+    marker = a_batch([(0, b"\0\0\0\0", b"", [])], attributes=0x20)
+    (control,) = Fetched(marker, *PLACE).next_batch()
+    assert ControlRecord.parse(control.key) == ABORT_MARKER
+
+
+def test_a_record_gives_back_what_it_was_made_of() -> None:
+    headers = (("a", b"1"), ("a", None), ("\N{SNOWMAN}", b""))
+    it = Record(*PLACE, 7, 5, b"k", None, headers)
+    assert (it.topic, it.partition, it.offset, it.timestamp, it.key, it.value) == (*PLACE, 7, 5, b"k", None)
+    assert it.headers == headers
+    assert repr(it) == "Record('tasks.reader', partition=3, offset=7)"
+    batch = RecordBatch([(0, it.key, it.value, it.headers)], limit=0, timestamp=5).sealed(-1, -1, 0)
+    ((same,),) = read(batch)
+    assert same == (0, 5, b"k", None, headers)
