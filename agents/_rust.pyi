@@ -149,6 +149,7 @@ class Record:
         partition: int,
         offset: int,
         timestamp: int,
+        timestamp_type: int,
         key: bytes | None,
         value: bytes | None,
         headers: Iterable[tuple[str, bytes | None]],
@@ -161,6 +162,8 @@ class Record:
     def offset(self) -> int: ...
     @property
     def timestamp(self) -> int: ...
+    @property
+    def timestamp_type(self) -> int: ...
     @property
     def key(self) -> bytes | None: ...
     @property

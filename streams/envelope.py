@@ -81,6 +81,8 @@ class Record(Protocol):
     @property
     def timestamp(self) -> int: ...  # noqa: D102 (as above)
     @property
+    def timestamp_type(self) -> int: ...  # noqa: D102 (as above)
+    @property
     def key(self) -> bytes | None: ...  # noqa: D102 (as above)
     @property
     def value(self) -> bytes | None: ...  # noqa: D102 (as above)

@@ -47,6 +47,7 @@ class Kept:
     partition: int
     offset: int
     timestamp: int = 0
+    timestamp_type: int = 0
     key: bytes | None = None
     value: bytes | None = None
     headers: Sequence[tuple[str, bytes]] = ()

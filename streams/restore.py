@@ -215,11 +215,7 @@ class Past:
             known = self._since.get(record.partition)
             # A producer's clock may be anywhere, and what is looked for before is not found after: where it
             # stamped the record, everything is read.
-            at = (
-                record.timestamp
-                if getattr(record, "timestamp_type", LOG_APPEND_TIME) == LOG_APPEND_TIME
-                else 0
-            )
+            at = record.timestamp if record.timestamp_type == LOG_APPEND_TIME else 0
             if known is None or max(0, at - CLOCK_SKEW_MS // 2) < known:
                 since = max(0, at - CLOCK_SKEW_MS)
                 found[record.partition] = min(since, found.get(record.partition, since))

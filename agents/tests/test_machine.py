@@ -378,7 +378,7 @@ USUAL: dict[str, list[Any]] = {
     "Envelope": ["i", "/s", "t", "w", None, "r", "failed", MOMENT, 3],
     "encode_records": [[(1, b"k", None, [("a", None)]), (2, None, b"v", HEADERS)], 1_000],
     "next_traceparent": [None, "run"],
-    "Record": ["t", 0, 7, 1, b"k", None, [("ce_id", b"1"), ("a", None)]],
+    "Record": ["t", 0, 7, 1, 1, b"k", None, [("ce_id", b"1"), ("a", None)]],
     "read_event": [[("ce_id", b"1")]],
     "read_records": [BATCH, 0, len(BATCH), "t", 0],
     "record_digest": [RECORD],

@@ -136,6 +136,8 @@ pub(crate) struct Batch<'a> {
 pub(crate) struct Read<'a> {
     pub(crate) offset: i64,
     pub(crate) timestamp: i64,
+    /// Whether it is the topic's time, and not the producer's.
+    pub(crate) append_time: bool,
     pub(crate) key: Option<&'a [u8]>,
     pub(crate) value: Option<&'a [u8]>,
     pub(crate) headers: Encoded,
@@ -178,6 +180,7 @@ impl<'a> Batch<'a> {
         Ok(Some(Read {
             offset: self.first_offset.wrapping_add(after),
             timestamp: self.append_time.unwrap_or(self.first_timestamp.wrapping_add(later)),
+            append_time: self.append_time.is_some(),
             key,
             value,
             headers,

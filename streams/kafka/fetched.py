@@ -65,6 +65,7 @@ class Fetched:
             self._partition,
             theirs.offset,
             theirs.timestamp,
+            theirs.timestamp_type,
             theirs.key,
             theirs.value,
             theirs.headers,

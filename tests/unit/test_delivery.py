@@ -1,7 +1,7 @@
 """What a worker does when runs fail, processes die and events come twice."""
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -389,12 +389,8 @@ async def test_a_stop_with_runs_that_do_not_end_in_time_is_no_death() -> None:
 
 
 async def test_what_a_producer_stamped_is_looked_for_from_the_beginning() -> None:
-    @dataclass(unsafe_hash=True)
-    class Stamped(FakeRecord):
-        timestamp_type: int = 0
-
     world = await a_world()
-    await world.give(Stamped(**vars(event(0)) | {"timestamp": TIME + 10**9}))
+    await world.give(replace(event(0), timestamp=TIME + 10**9, timestamp_type=0))
     assert world.asked == [{0: 0}]
 
 

@@ -631,7 +631,7 @@ def test_what_callboard_itself_publishes_goes_the_quick_way() -> None:
 
 @given(nearly_usual())
 def test_a_record_that_is_taken_is_read_and_answered_like_any(it: FakeRecord) -> None:
-    ours = _rust.Record(it.topic, it.partition, it.offset, it.timestamp, it.key, it.value, it.headers)
+    ours = _rust.Record(it.topic, it.partition, it.offset, it.timestamp, 1, it.key, it.value, it.headers)
     assert said(take, it) == said(take, ours) == said(decode, it)
     if not isinstance(said(decode, it), str):
         for each in (it, ours):

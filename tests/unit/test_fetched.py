@@ -51,7 +51,7 @@ def a_batch(
 
 
 def seen(found: Any) -> list[Any]:
-    return [(it.offset, it.timestamp, it.key, it.value, tuple(it.headers)) for it in found]
+    return [(it.offset, it.timestamp, it.timestamp_type, it.key, it.value, tuple(it.headers)) for it in found]
 
 
 def read(data: bytes) -> list[list[Any]]:
@@ -134,10 +134,11 @@ def test_a_marker_is_the_client_s_business() -> None:
 
 def test_a_record_gives_back_what_it_was_made_of() -> None:
     headers = (("a", b"1"), ("a", None), ("\N{SNOWMAN}", b""))
-    it = Record(*PLACE, 7, 5, b"k", None, headers)
-    assert (it.topic, it.partition, it.offset, it.timestamp, it.key, it.value) == (*PLACE, 7, 5, b"k", None)
+    it = Record(*PLACE, 7, 5, 1, b"k", None, headers)
+    assert (it.topic, it.partition, it.offset, it.timestamp, it.timestamp_type) == (*PLACE, 7, 5, 1)
+    assert (it.key, it.value) == (b"k", None)
     assert it.headers == headers
     assert repr(it) == "Record('tasks.reader', partition=3, offset=7)"
     batch = RecordBatch([(0, it.key, it.value, it.headers)], limit=0, timestamp=5).sealed(-1, -1, 0)
     ((same,),) = read(batch)
-    assert same == (0, 5, b"k", None, headers)
+    assert same == (0, 5, 0, b"k", None, headers)

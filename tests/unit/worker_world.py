@@ -38,6 +38,7 @@ class FakeRecord:
     key: bytes | None = b"key"
     partition: int = 0
     timestamp: int = TIME
+    timestamp_type: int = 1  # the topic's
 
 
 @dataclass(frozen=True)

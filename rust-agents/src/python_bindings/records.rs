@@ -21,6 +21,7 @@ use crate::record_batch::{self, Batch, Producer, Records};
 ///     partition: Where it is.
 ///     offset: Where it is.
 ///     timestamp: Milliseconds since 1970.
+///     timestamp_type: Whose they are: 0, the producer's, or 1, the topic's.
 ///     key: Or None.
 ///     value: Or None.
 ///     headers: Names and values; the same ones are given back, as a tuple made anew each time.
@@ -38,6 +39,8 @@ pub(super) struct Record {
     #[pyo3(get)]
     timestamp: i64,
     #[pyo3(get)]
+    timestamp_type: u8,
+    #[pyo3(get)]
     key: Option<Py<PyBytes>>,
     #[pyo3(get)]
     value: Option<Py<PyBytes>>,
@@ -47,18 +50,20 @@ pub(super) struct Record {
 #[pymethods]
 impl Record {
     #[new]
-    #[pyo3(signature = (topic, partition, offset, timestamp, key, value, headers))]
+    #[pyo3(signature = (topic, partition, offset, timestamp, timestamp_type, key, value, headers))]
+    #[allow(clippy::too_many_arguments, reason = "they are the parts of a record")]
     fn new(
         topic: Py<PyString>,
         partition: i32,
         offset: i64,
         timestamp: i64,
+        timestamp_type: u8,
         key: Option<Py<PyBytes>>,
         value: Option<Py<PyBytes>>,
         headers: &Bound<'_, PyAny>,
     ) -> PyResult<Self> {
         let headers = EncodedHeaders::new(headers)?.into_encoded();
-        Ok(Self { topic, partition, offset, timestamp, key, value, headers })
+        Ok(Self { topic, partition, offset, timestamp, timestamp_type, key, value, headers })
     }
 
     #[getter]
@@ -133,6 +138,7 @@ pub(super) fn read_records(
             partition,
             offset: read.offset,
             timestamp: read.timestamp,
+            timestamp_type: read.append_time.into(),
             key: bytes(read.key),
             value: bytes(read.value),
             headers: read.headers,
