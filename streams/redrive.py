@@ -135,7 +135,7 @@ async def letters(
         letter = read(record)
         # A worker that dies before its run's result is out writes the same letters again: the first counts.
         if letter is not None and topics.dead(letter.agent) == record.topic and letter.id not in found:
-            kept = Kept(record.topic, record.partition, record.offset, record.timestamp, record.key)
+            kept = Kept(record.topic, record.partition, record.offset, record.timestamp, key=record.key)
             found[letter.id] = replace(letter, record=kept)
     return sorted(found.values(), key=lambda it: (it.record.timestamp, it.record.partition, it.record.offset))
 
