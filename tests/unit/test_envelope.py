@@ -11,7 +11,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agents import _rust
@@ -224,6 +224,7 @@ def test_a_deadline_in_any_zone(moment: str) -> None:
     st.sampled_from(["seconds", "milliseconds", "microseconds"]),
     st.sampled_from(["Z", "+00:00", "-03:00", "+05:45"]),
 )
+@example(datetime.fromisoformat("1833-01-01T00:00:00.032"), "milliseconds", "-03:00")
 def test_a_deadline_is_a_number_too(moment: datetime, precision: str, zone: str) -> None:
     text = moment.isoformat(timespec=precision) + zone
     expected = (datetime.fromisoformat(text) - EPOCH) // timedelta(milliseconds=1)

@@ -246,9 +246,11 @@ impl Moment {
         }
         let seconds: f64 = moment.call_method0(intern!(py, "timestamp"))?.extract()?;
         let text = moment.call_method0(intern!(py, "isoformat"))?.cast_into::<PyString>()?.unbind();
+        // A number of seconds with a fraction is not exact; without it, it is.
+        let rest: i32 = moment.getattr(intern!(py, "microsecond"))?.extract()?;
         #[allow(clippy::cast_possible_truncation, reason = "a datetime's years have four digits")]
-        let microseconds = (seconds * 1_000_000.0).round() as i64;
-        Ok(Self { text, milliseconds: microseconds.div_euclid(1000) })
+        let whole = (seconds - f64::from(rest) / 1_000_000.0).round() as i64;
+        Ok(Self { text, milliseconds: whole * 1000 + i64::from(rest) / 1000 })
     }
 
     fn datetime<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
