@@ -17,7 +17,7 @@ from aiokafka import AIOKafkaConsumer, ConsumerRebalanceListener, TopicPartition
 from aiokafka.coordinator.assignors.range import RangePartitionAssignor
 from aiokafka.errors import CommitFailedError, IllegalStateError, KafkaError
 from faststream import AckPolicy
-from faststream.kafka import KafkaBroker, KafkaMessage
+from faststream.kafka import KafkaBroker
 from faststream.kafka.schemas import Topic
 
 from streams.envelope import Record
@@ -168,14 +168,15 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             fetch_max_wait_ms=100,
             isolation_level="read_committed",
             listener=self,
-            parser=self._parse,
-            decoder=_as_it_is,
             title=group,
             description=f"Records for agent group {group}",
         )
         self._subscriber(self._handle)
         # FastStream's own sleeps after each wait in vain, and what comes meanwhile would wait with it.
         self._subscriber.get_msg = self._next_batch  # type: ignore[method-assign]
+        # FastStream's own finds out for each batch what a user's handler may want of it, which takes longer
+        # than an event of ours.
+        self._subscriber.consume_one = self._take  # type: ignore[method-assign]
 
     @property
     def consumer(self) -> AIOKafkaConsumer:
@@ -389,24 +390,20 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
         return tuple(chain.from_iterable(batches.values()))
 
-    async def _parse(self, records: tuple[Any, ...]) -> KafkaMessage:
-        # Stamped here, with no await since the client handed the batch out: what is read before a rebalance
-        # and handled after it carries the old epoch, and the runtime drops it.
-        return KafkaMessage(
-            raw_message=records,
-            body=(records, self._epoch),
-            message_id="batch",
-            correlation_id="batch",
-            consumer=self.consumer,
-        )
+    async def _take(self, msg: tuple[Record, ...]) -> None:
+        with self._subscriber.lock:  # what stops the subscriber waits for it
+            if self._subscriber.running:
+                # Stamped here, with no await since the client handed the batch out: what is read before a
+                # rebalance and handled after it carries the old epoch, and the runtime drops it.
+                await self._handle((msg, self._epoch))
 
     async def _handle(self, batch: Any) -> None:
         records, epoch = batch
         try:
             await self._handler.on_records(records, epoch)
         except Exception:
-            # FastStream would log this and go on with the next batch, and the records of this one would never
-            # be done. Reading it again costs little: what was taken before the failure is recognised.
+            # FastStream would begin anew with the next batch, and the records of this one would never be
+            # done. Reading it again costs little: what was taken before the failure is recognised.
             log.exception("a batch could not be taken, reading it again", group=self._group)
             await asyncio.sleep(RETRY_PAUSE)
             self._read_again(records, epoch)
@@ -468,7 +465,3 @@ def adoptable(
     }
     strange = {tp.partition for tp in assigned if tp not in as_we_left_them}
     return {tp for tp in as_we_left_them if tp.partition not in strange}
-
-
-async def _as_it_is(message: KafkaMessage) -> Any:
-    return message.body

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
 from aiokafka.errors import CommitFailedError, ConsumerStoppedError
+from faststream._internal.endpoint.subscriber.utils import MultiLock
 from faststream.kafka import KafkaBroker
 
 from streams.kafka import subscriber as subscriber_module
@@ -78,21 +79,60 @@ def a_record(offset: int) -> ConsumerRecord:
     return ConsumerRecord(*PLACE, offset, 0, 1, b"key", b"{}", None, 3, 2, ((f"name-{offset}", b"value"),))
 
 
-async def test_nothing_waits_for_records_but_the_client(monkeypatch: pytest.MonkeyPatch) -> None:
-    taken: list[int] = []
+@pytest.fixture
+def reader(monkeypatch: pytest.MonkeyPatch) -> tuple[AgentSubscriber, list[Any]]:
+    """Give a membership that was started, and the batches that its handler gets."""
+    taken: list[Any] = []
 
-    async def take(records: Any) -> None:
-        taken.extend(record.offset for record in records)
+    async def take(records: Any, epoch: int) -> None:
+        taken.append(([record.offset for record in records], epoch))
 
     async def no_sleep(seconds: float) -> None:
         raise AssertionError(f"slept {seconds} s, in which records would wait")
 
-    reader = a_subscriber(SimpleNamespace())._subscriber
+    subscriber = a_subscriber(SimpleNamespace(on_records=take))
     monkeypatch.setattr("anyio.sleep", no_sleep)
-    monkeypatch.setattr(reader, "consume_one", take)
-    reader.running = True
-    await reader._run_consume_loop(Log())  # type: ignore[arg-type]
-    assert taken == [0, 1]
+    subscriber._subscriber.running = True
+    return subscriber, taken
+
+
+Reader = tuple[AgentSubscriber, list[Any]]
+
+
+async def test_nothing_waits_for_records_but_the_client(reader: Reader) -> None:
+    subscriber, taken = reader
+    subscriber._epoch = 7
+    await subscriber._subscriber._run_consume_loop(Log())
+    assert taken == [([0, 1], 7)]
+
+
+async def test_a_batch_is_not_looked_at_as_a_message_of_a_users_handler(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscriber, taken = reader
+    monkeypatch.setattr(subscriber._subscriber, "process_message", None)
+    await subscriber._subscriber._run_consume_loop(Log())
+    assert len(taken) == 1
+
+
+async def test_a_batch_that_comes_after_the_stop_is_left_to_the_next_owner(reader: Reader) -> None:
+    subscriber, taken = reader
+    subscriber._subscriber.running = False
+    await subscriber._subscriber.consume_one((a_record(0),))
+    assert taken == []
+
+
+async def test_a_stop_waits_for_the_batch_that_is_being_taken() -> None:
+    held: list[bool] = []
+
+    async def take(*_: Any) -> None:
+        held.append(not lock.empty)
+
+    subscriber = a_subscriber(SimpleNamespace(on_records=take))._subscriber
+    subscriber.lock = lock = MultiLock()
+    subscriber.running = True
+    await subscriber.consume_one((a_record(0),))
+    assert (held, lock.empty) == ([True], True)
 
 
 def test_partitions_of_one_number_are_adopted_together_or_not_at_all() -> None:
