@@ -116,6 +116,7 @@ class AgentApp(AsgiFastStream):
                 group=self.group(agent_name),
                 handler=worker,
                 drain_seconds=self.settings.drain_seconds,
+                slots=agent.config.concurrency,
                 session_timeout_ms=self.settings.session_timeout_ms,
                 instance_id=self.settings.instance_id,
                 **self._inputs(worker),

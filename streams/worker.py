@@ -507,9 +507,9 @@ class AgentWorker:
     def _on_buried(self, numbers: Sequence[int]) -> None:
         self._send(buried for number in numbers if (buried := self._buried.pop(number, None)) is not None)
 
-    def commit(self, partitions: Sequence[int]) -> None:
+    def commit(self, partitions: Sequence[int], ended: int) -> None:
         """Commit soon."""
-        self._membership.commit_soon(self._places[number] for number in partitions)
+        self._membership.commit_soon((self._places[number] for number in partitions), ended)
 
     def pause(self, partitions: Sequence[int]) -> None:
         """Stop reading."""

@@ -64,8 +64,13 @@ class Host(Protocol[W_contra, R]):
     def retrying(self, work: W_contra, attempt: int, seconds: float) -> None:
         """Take note that work failed, and is started again after a while."""
 
-    def commit(self, partitions: Sequence[int]) -> None:
-        """Commit soon what `Runtime.commit_of` gives for these partition numbers."""
+    def commit(self, partitions: Sequence[int], ended: int) -> None:
+        """Commit soon what `Runtime.commit_of` gives for these partition numbers.
+
+        Args:
+            partitions: Their numbers.
+            ended: How many runs are over since the last time.
+        """
 
     def pause(self, partitions: Sequence[int]) -> None:
         """Stop reading these partitions for a while."""
@@ -193,6 +198,7 @@ class Runtime(Generic[W, R]):
         self._executed: list[int] = []
         self._failed: list[tuple[int, int | None]] = []
         self._acknowledged: list[int] = []
+        self._ended = 0
         # Turns are of no run: in the context of the one that asked for a turn, what it starts and logs would
         # carry that one's task.
         self._context = Context()
@@ -388,6 +394,7 @@ class Runtime(Generic[W, R]):
         asked, self._asked = self._asked, []
         spent, self._spent = self._spent, []
         acknowledged, self._acknowledged = self._acknowledged, []
+        self._ended += len(acknowledged)
         turn = self._machine.turn(
             self.now(),
             assigned=assigned,
@@ -405,7 +412,8 @@ class Runtime(Generic[W, R]):
     def _obey(self, turn: Turn, executed: list[int]) -> None:
         self._publish(turn, executed)
         if turn.commits:
-            self._host.commit([partition for partition, _ in turn.commits])
+            self._host.commit([partition for partition, _ in turn.commits], self._ended)
+            self._ended = 0
         loop = asyncio.get_running_loop()
         for number in turn.start:
             self._runs[number] = loop.create_task(self._run(number, self._work[number]), name=self._name)

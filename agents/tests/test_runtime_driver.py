@@ -25,6 +25,7 @@ class Host:
         self.acknowledges = True
         self.unacknowledged: list[int] = []
         self.offsets: dict[int, int] = {}
+        self.ended = 0
         self.reasons: list[str] = []
         self.numbers: dict[str, int] = {}
 
@@ -55,7 +56,8 @@ class Host:
             else:
                 self.unacknowledged.append(number)
 
-    def commit(self, partitions: Sequence[int]) -> None:
+    def commit(self, partitions: Sequence[int], ended: int) -> None:
+        self.ended += ended
         # Told as well where only what is done above an offset changed; most tests are about the offset.
         positions = [(n, self.runtime.commit_of(n).offset) for n in partitions]
         if news := [(n, offset) for n, offset in positions if self.offsets.get(n, 0) != offset]:
@@ -132,6 +134,25 @@ async def host() -> AsyncIterator[Host]:
     yield host
     await host.runtime.close()
     await settle()
+
+
+async def test_each_run_that_is_over_is_told_once_with_the_commits() -> None:
+    host = a_host(slots=4)
+    host.acknowledges = False
+    host.assign(0)
+    host.offer("a0", "b1", "c2", "d3")
+    await settle()
+    await host.end("a0", "b1", "c2")
+    host.runtime.acknowledge(host.unacknowledged[1:])  # above the position: done, too
+    await settle()
+    host.runtime.acknowledge(host.unacknowledged[:1])
+    await settle()
+    assert (host.ended, host.offsets) == (3, {0: 3})
+    await host.end("d3")
+    host.runtime.acknowledge(host.unacknowledged[3:])
+    await settle()
+    assert (host.ended, host.offsets) == (4, {0: 4})
+    await host.runtime.close()
 
 
 async def test_a_record_is_run_then_published_then_committed(host: Host) -> None:

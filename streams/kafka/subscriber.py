@@ -8,6 +8,7 @@ runtime calls done are committed.
 import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, Protocol
@@ -36,7 +37,11 @@ log = structlog.stdlib.get_logger()
 
 POLL_MS = 200  # it is over as soon as there is something
 BATCH = 500
-COMMIT_PAUSE = 0.05
+# A commit costs as much as reading an event, and what a process that dies had not committed, the next one
+# knows again: nothing of it runs twice. But what it may have died of is told from its last commit, which
+# therefore comes sooner where much ends.
+COMMIT_PAUSE = 0.5
+SHORT_COMMIT_PAUSE = 0.05
 # What the last commit of partitions that go may take, after their runs had time to end.
 LAST_COMMIT_SECONDS = 10.0
 # What is left then for joining the group again, before it goes on without this member.
@@ -89,8 +94,8 @@ class Handler(Protocol):
 class Membership(Protocol):
     """What a handler may tell and ask its membership of the group."""
 
-    def commit_soon(self, places: Iterable[tuple[str, int]]) -> None:
-        """Commit shortly what `commit_of` gives for these."""
+    def commit_soon(self, places: Iterable[tuple[str, int]], ended: int = 0) -> None:
+        """Commit shortly what `commit_of` gives for these; `ended` runs are over since the last time."""
 
     async def commit_now(self) -> None:
         """Commit what is pending."""
@@ -119,6 +124,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         late_topics: Topics to read from their end in that case.
         handler: Who works on the records.
         drain_seconds: What `handler.on_revoked` may take.
+        slots: Runs at the same time; when as many ended, it is time for a commit.
         session_timeout_ms: After which a member that says nothing is replaced.
         instance_id: Makes the member static: started again within the session, it has its partitions back at
             once. No two processes may use the same.
@@ -134,6 +140,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         late_topics: Sequence[str],
         handler: Handler,
         drain_seconds: float,
+        slots: int,
         session_timeout_ms: int,
         instance_id: str | None = None,
     ) -> None:
@@ -147,6 +154,10 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._committed: dict[TopicPartition, int] = {}
         self._pending: set[TopicPartition] = set()
         self._committer: asyncio.Task[None] | None = None
+        self._slots, self._ended = slots, 0
+        self._last_commit = 0.0
+        self._commit_is_due = asyncio.Event()
+        self._commits_now = False
         self._session_seconds = session_timeout_ms / 1000
         self._proven = 0.0
         self._proof = asyncio.Event()
@@ -229,20 +240,33 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
                 found[tp.topic] = found.get(tp.topic, 0) + max(0, end - position)
         return found
 
-    def commit_soon(self, places: Iterable[tuple[str, int]]) -> None:
-        """Commit shortly what the handler then says of these topics and partitions."""
+    def commit_soon(self, places: Iterable[tuple[str, int]], ended: int = 0) -> None:
+        """Commit shortly what the handler then says of these topics and partitions.
+
+        Args:
+            places: Topics and partitions.
+            ended: How many runs are over since the last time.
+        """
         self._pending.update(TopicPartition(*place) for place in places)
+        self._ended += ended
+        if self._ended >= self._slots:
+            self._commit_is_due.set()
         if self._committer is None or self._committer.done():
-            self._committer = asyncio.get_running_loop().create_task(self._commit_pending())
+            self._committer = asyncio.get_running_loop().create_task(self._commit_in_time())
 
     async def commit_now(self) -> None:
         """Commit what is pending; returns when it is committed, or is not ours to commit any more."""
-        # Not one that ended: a stop that gave up waiting canceled it, and awaiting it again would raise that
-        # cancellation into the client's rebalance, which then ends for good.
-        if self._committer is not None and not self._committer.done():
-            await self._committer
-        if self._pending:
-            await self._commit_pending()
+        self._commits_now = True
+        self._commit_is_due.set()
+        try:
+            # Not one that ended: a stop that gave up waiting canceled it, and awaiting it again would raise
+            # that cancellation into the client's rebalance, which then ends for good.
+            if self._committer is not None and not self._committer.done():
+                await self._committer
+            await self._commit_in_time()
+        finally:
+            self._commits_now = False
+            self._commit_is_due.clear()
 
     def is_certain(self) -> bool:
         """Tell whether this member is in its group for certain: it was told so within the session."""
@@ -418,23 +442,35 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             if tp in self.consumer.assignment():
                 self.consumer.seek(tp, offset)
 
-    async def _commit_pending(self) -> None:
+    async def _commit_in_time(self) -> None:
         while self._pending:
-            pending, self._pending = self._pending, set()
-            offsets = {tp: self._handler.commit_of(tp.topic, tp.partition) for tp in pending & self._owned}
-            try:
-                if offsets:
-                    await self.consumer.commit(offsets)
-            except (CommitFailedError, IllegalStateError) as error:
-                # Another member owns them by now: it reads from the last commit that worked.
-                log.warning("commit refused: partitions moved", group=self._group, error=str(error))
-            except KafkaError as error:
-                log.warning("commit failed, trying again", group=self._group, error=str(error))
-                self._pending |= pending
-                await asyncio.sleep(RETRY_PAUSE)
-            else:
-                self._committed.update((tp, offset) for tp, (offset, _) in offsets.items())
-                await asyncio.sleep(COMMIT_PAUSE)
+            if not self._commits_now:
+                await self._commit_pause()
+            await self._commit_pending()
+
+    async def _commit_pause(self) -> None:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(self._last_commit + COMMIT_PAUSE - time.monotonic()):
+                await self._commit_is_due.wait()
+        await asyncio.sleep(self._last_commit + SHORT_COMMIT_PAUSE - time.monotonic())
+
+    async def _commit_pending(self) -> None:
+        pending, self._pending = self._pending, set()
+        self._last_commit, self._ended = time.monotonic(), 0
+        self._commit_is_due.clear()
+        offsets = {tp: self._handler.commit_of(tp.topic, tp.partition) for tp in pending & self._owned}
+        try:
+            if offsets:
+                await self.consumer.commit(offsets)
+        except (CommitFailedError, IllegalStateError) as error:
+            # Another member owns them by now: it reads from the last commit that worked.
+            log.warning("commit refused: partitions moved", group=self._group, error=str(error))
+        except KafkaError as error:
+            log.warning("commit failed, trying again", group=self._group, error=str(error))
+            self._pending |= pending
+            await asyncio.sleep(RETRY_PAUSE)
+        else:
+            self._committed.update((tp, offset) for tp, (offset, _) in offsets.items())
 
     def _mine(self, places: Iterable[tuple[str, int]]) -> list[TopicPartition]:
         return [tp for place in places if (tp := TopicPartition(*place)) in self.consumer.assignment()]

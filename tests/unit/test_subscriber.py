@@ -1,4 +1,4 @@
-"""Commits of one membership, where the client does not do as it should."""
+"""One membership: when it commits, how batches come to its handler, and what a client does wrong."""
 
 import asyncio
 from types import SimpleNamespace
@@ -15,6 +15,7 @@ from streams.kafka.connection import Connection
 from streams.kafka.subscriber import AgentSubscriber, adoptable
 
 PLACE = ("tasks.reader", 0)
+SLOTS = 3
 
 
 class Consumer:
@@ -40,6 +41,7 @@ def a_subscriber(handler: Any, *, drain_seconds: float = 1) -> AgentSubscriber:
         late_topics=[],
         handler=handler,
         drain_seconds=drain_seconds,
+        slots=SLOTS,
         session_timeout_ms=10_000,
     )
 
@@ -60,6 +62,81 @@ async def test_a_commit_that_was_given_up_does_not_end_the_next(monkeypatch: pyt
     subscriber.commit_soon([PLACE])
     await subscriber.commit_now()
     assert consumer.committed == [{TopicPartition(*PLACE): (5, "said")}]
+
+
+class Willing:
+    """A consumer that commits whatever it is given."""
+
+    def __init__(self) -> None:
+        self.committed: list[int] = []
+        self.told = asyncio.Event()
+
+    async def commit(self, offsets: dict[TopicPartition, tuple[int, str]]) -> None:
+        self.committed += [offset for offset, _ in offsets.values()]
+        self.told.set()
+
+    async def further(self) -> None:
+        self.told.clear()
+        await self.told.wait()
+
+
+async def settle() -> None:
+    """Let everything happen that can happen without time going by."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> tuple[AgentSubscriber, Willing, list[int]]:
+    """Give a membership that would commit once an hour, its consumer, and what is done in a list of one."""
+    consumer, done = Willing(), [1]
+    handler: Any = SimpleNamespace(commit_of=lambda *_: (done[0], "said"))
+    subscriber = a_subscriber(handler)
+    monkeypatch.setattr(AgentSubscriber, "consumer", property(lambda _: consumer))
+    monkeypatch.setattr(subscriber_module, "COMMIT_PAUSE", 3600)
+    monkeypatch.setattr(subscriber_module, "SHORT_COMMIT_PAUSE", 0)
+    subscriber._owned = {TopicPartition(*PLACE)}
+    subscriber._last_commit = -3600.0
+    return subscriber, consumer, done
+
+
+Patient = tuple[AgentSubscriber, Willing, list[int]]
+
+
+async def test_the_first_commit_waits_for_nothing_and_the_next_until_as_much_ended_as_there_are_slots(
+    patient: Patient,
+) -> None:
+    subscriber, consumer, done = patient
+    subscriber.commit_soon([PLACE], 1)
+    await consumer.further()
+    for done[0] in range(2, 2 + SLOTS):
+        await settle()
+        assert consumer.committed == [1]
+        subscriber.commit_soon([PLACE], 1)
+    await consumer.further()
+    assert consumer.committed == [1, 1 + SLOTS]
+    subscriber.commit_soon([PLACE], SLOTS)  # what was counted for one commit does not count for the next
+    await consumer.further()
+    subscriber.commit_soon([PLACE], 1)
+    await settle()
+    assert len(consumer.committed) == 3
+    await subscriber.commit_now()
+
+
+async def test_a_commit_that_must_be_waits_for_no_other(patient: Patient) -> None:
+    subscriber, consumer, done = patient
+    subscriber.commit_soon([PLACE], 1)
+    await subscriber.commit_now()
+    done[0] = 2
+    subscriber.commit_soon([PLACE], 1)
+    await subscriber.commit_now()
+    await subscriber.commit_now()  # nothing is left to commit
+    assert consumer.committed == [1, 2]
+    done[0] = 3
+    subscriber.commit_soon([PLACE], 1)  # and the pauses are as they were
+    await settle()
+    assert consumer.committed == [1, 2]
+    await subscriber.commit_now()
 
 
 class Log:

@@ -117,11 +117,12 @@ class FakeMembership:
         self.committed: dict[tuple[str, int], int] = {}
         self.metadata: dict[tuple[str, int], str] = {}
         self.paused: set[tuple[str, int]] = set()
-        self.commits_now = 0
+        self.commits_now = self.ended = 0
         self.certain = asyncio.Event()
         self.certain.set()
 
-    def commit_soon(self, places: Iterable[tuple[str, int]]) -> None:
+    def commit_soon(self, places: Iterable[tuple[str, int]], ended: int = 0) -> None:
+        self.ended += ended
         for topic, partition in places:
             self.committed[topic, partition], self.metadata[topic, partition] = self.worker.commit_of(
                 topic, partition
