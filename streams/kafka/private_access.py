@@ -102,6 +102,37 @@ def _as_it_is(_: TopicPartition, record: Record) -> Record:
     return record
 
 
+def fetch_afterwards(consumer: AIOKafkaConsumer, *, turns: int, seconds: float) -> None:
+    """Have it ask for more records only after those it handed out had some turns of the event loop.
+
+    It would ask at once, and what becomes of the records would wait until that request is made and sent.
+
+    Args:
+        consumer: A started one.
+        turns: How many of them.
+        seconds: No later than that, however long the turns take: much is under way, and more should be, too.
+    """
+    fetcher, loop = consumer._fetcher, asyncio.get_running_loop()  # noqa: SLF001 (module's purpose)
+    notify = fetcher._notify  # noqa: SLF001 (module's purpose)
+    waiting: asyncio.Future[None] | None = None
+
+    def turn(consumed: "asyncio.Future[None]", left: int, until: float) -> None:
+        if left and loop.time() < until:
+            loop.call_soon(turn, consumed, left - 1, until)
+        else:
+            notify(consumed)
+
+    def notified(future: "asyncio.Future[None] | None") -> None:
+        nonlocal waiting
+        if future is None or future is not fetcher._wait_consume_future:  # noqa: SLF001 (as above)
+            notify(future)  # who waits for records
+        elif future is not waiting:  # it is told of each partition
+            waiting = future
+            turn(future, turns, loop.time() + seconds)
+
+    fetcher._notify = notified  # noqa: SLF001 (module's purpose)
+
+
 class Sendable:
     """A batch of ours as the producer's `send_batch` takes it: it looks like the client's `BatchBuilder`.
 

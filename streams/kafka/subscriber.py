@@ -26,6 +26,7 @@ from streams.kafka.admin import BrokerUnreachableError, committed_offsets, initi
 from streams.kafka.connection import Connection
 from streams.kafka.private_access import (
     coordinator_answers,
+    fetch_afterwards,
     generation_of,
     left_for_good,
     make_dynamic,
@@ -37,6 +38,10 @@ log = structlog.stdlib.get_logger()
 
 POLL_MS = 200  # it is over as soon as there is something
 BATCH = 500
+# After so many turns of the event loop, the result of an event that takes no time is on its way, and more is
+# asked for; no later than that, since many events together take longer.
+TURNS_OF_AN_EVENT = 10
+FETCH_SECONDS = 0.01
 # A commit costs as much as reading an event, and what a process that dies had not committed, the next one
 # knows again: nothing of it runs twice. But what it may have died of is told from its last commit, which
 # therefore comes sooner where much ends.
@@ -326,6 +331,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         if not self._watches:
             watch_heartbeats(self.consumer, self._prove)
             read_as_ours(self.consumer)
+            fetch_afterwards(self.consumer, turns=TURNS_OF_AN_EVENT, seconds=FETCH_SECONDS)
             self._watches = True
         self._prove(joined)
         self._epoch += 1

@@ -30,6 +30,7 @@ from streams.kafka.fetched import Record
 from streams.kafka.private_access import (
     Sendable,
     coordinator_answers,
+    fetch_afterwards,
     generation_of,
     learn_leaders,
     left_for_good,
@@ -67,6 +68,8 @@ def test_this_file_knows_every_attribute_the_module_touches() -> None:
         "_records",
         "_records_iterator",
         "_consumer_record",
+        "_notify",
+        "_wait_consume_future",
     }
 
 
@@ -271,6 +274,46 @@ async def test_another_consumer_reads_as_ever(consumer: AIOKafkaConsumer) -> Non
     (record,) = await fetching.read(10)
     assert isinstance(record, ConsumerRecord)
     assert (record.value, record.headers) == (b"0", (("h", b"1"),))
+
+
+async def test_more_is_asked_for_some_turns_after_records_were_handed_out(consumer: AIOKafkaConsumer) -> None:
+    fetching = Fetching(consumer)
+    fetch_afterwards(consumer, turns=3, seconds=3600)
+    for number in range(2):
+        await fetching.fetch(a_batch(number))
+        asking = fetching.fetcher._wait_consume_future = asyncio.get_running_loop().create_future()
+        assert len(await fetching.read(10)) == 1
+        for _ in range(3):
+            assert not asking.done()
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert asking.done()
+
+
+async def test_more_is_asked_for_after_one_turn_that_took_long(consumer: AIOKafkaConsumer) -> None:
+    fetching = Fetching(consumer)
+    fetch_afterwards(consumer, turns=1_000, seconds=0)
+    await fetching.fetch(a_batch(0))
+    asking = fetching.fetcher._wait_consume_future = asyncio.get_running_loop().create_future()
+    await fetching.read(10)
+    assert asking.done()
+
+
+async def test_who_waits_for_records_is_told_at_once(consumer: AIOKafkaConsumer) -> None:
+    fetching = Fetching(consumer)
+    fetch_afterwards(consumer, turns=1_000, seconds=3600)
+    fetching.fetcher._wait_consume_future = asyncio.get_running_loop().create_future()
+    waiting = asyncio.get_running_loop().create_future()
+    fetching.fetcher._notify(waiting)
+    fetching.fetcher._notify(None)
+    assert waiting.done()
+
+
+async def test_the_client_waits_to_be_told_that_records_were_handed_out(consumer: AIOKafkaConsumer) -> None:
+    fetching = Fetching(consumer)
+    routine = inspect.getsource(type(fetching.fetcher)._fetch_requests_routine)
+    assert "self._wait_consume_future = create_future()" in routine
+    assert "other_futs = [self._wait_consume_future" in routine
 
 
 # Batches of our own, where the client expects its own
