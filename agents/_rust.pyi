@@ -18,11 +18,13 @@ __all__ = [
     "read_records",
     "record_digest",
     "run_id",
+    "says_null",
     "seal_records",
     "take_event",
     "uuid_of",
     "write_answer",
     "write_event",
+    "write_result",
 ]
 
 _Headers: TypeAlias = EncodedHeaders | Sequence[tuple[str, bytes | None]]
@@ -191,13 +193,35 @@ def write_event(
 def write_answer(
     common: EncodedHeaders,
     given: Envelope,
+    record: _Record,
     run: str,
     time: str,
-    answered: Sequence[tuple[Envelope, _Record]],
+    joined: Sequence[tuple[Envelope, _Record]] | None,
     status: str,
     budget: Budget | None,
     llm: str | None,
 ) -> EncodedHeaders: ...
+def write_result(
+    start: bytes,
+    status: str,
+    output: bytes,
+    verdict: str | None,
+    error: bytes | None,
+    artifacts: bytes,
+    usage: bytes,
+    attempts: int,
+    started_at: str | None,
+    finished_at: str,
+    run: str,
+    root_agent: str,
+    root_id: str,
+    root_input: bytes | None,
+    root_input_omitted: bool,
+    root_repository: bytes | None,
+    followers: tuple[str, ...],
+    back: bytes | None,
+) -> bytes: ...
+def says_null(json: bytes) -> bool: ...
 def next_traceparent(current: str | None, run: str) -> str: ...
 def encode_records(
     records: Iterable[tuple[int, bytes | None, bytes | None, _Headers]], limit: int

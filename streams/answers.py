@@ -3,13 +3,13 @@
 Never publishes. Whatever an agent returns or raises, what comes out fits into one record.
 """
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from agents.core.base import Agent, AgentResult, AgentStatus, ErrorDetail
-from agents.core.errors import InvalidOutputError, ResultTooLargeError, RoundsExhaustedError
+from agents.core.errors import AgentError, InvalidOutputError, ResultTooLargeError, RoundsExhaustedError
 from agents.core.task import ArtifactReference, Event, Root
 from agents.core.workflow import Back
 from streams import envelope as envelopes
@@ -18,7 +18,7 @@ from streams.dead_letters import Letter
 from streams.envelope import EncodedHeaders, Record
 from streams.payloads import BackPayload, ResultPayload, ResultWriter, RootValue
 from streams.topics import MAX_RECORD_BYTES
-from streams.work import NO_SUCCESS, Part, Work, failed, parse, parse_task
+from streams.work import NO_SUCCESS, Work, failed, parse, parse_task
 
 MAX_ROOT_INPUT_BYTES = 64 * 1024
 MAX_ERROR_CHARACTERS = 8_000
@@ -37,7 +37,16 @@ class Given:
     @property
     def task_root(self) -> Root:
         """The root as agents see it."""
-        return self.root if isinstance(self.root, Root) else Root(**self.root._asdict())
+        root = self.root
+        if isinstance(root, Root):
+            return root
+        return Root(
+            agent=root.agent,
+            id=root.id,
+            input=root.input,
+            input_omitted=root.input_omitted,
+            repository=root.repository,
+        )
 
 
 @dataclass(slots=True)
@@ -61,9 +70,9 @@ class Answers:
     """
 
     def __init__(self, *, app: str, agent: Agent, evidence_only: bool) -> None:
-        self._agent = agent
-        self._source = f"/callboard/{app}/{agent.name}"
-        self._writer = ResultWriter(agent.name, agent.config.version)
+        self._name = agent.name
+        self._value = ResultWriter(agent.name, agent.config.version)
+        self._common = envelopes.common(envelopes.RESULT, f"/callboard/{app}/{agent.name}")
         self._evidence_only = evidence_only
 
     def given(self, work: Work) -> Given:
@@ -88,7 +97,7 @@ class Answers:
             task = parse_task(record)
             too_large = len(record.value or b"") > MAX_ROOT_INPUT_BYTES
             given = None if too_large else task.input
-            root = RootValue(self._agent.name, work.envelope.id, given, too_large, task.repository)
+            root = RootValue(self._name, work.envelope.id, given, too_large, task.repository)
             return Given(task.input, root, _by_name(task.artifacts))
         result = parse(ResultPayload, record)
         if work.kind == "run" and failed(result, work.envelope):
@@ -100,32 +109,31 @@ class Answers:
         )
 
     def _unknown_root(self, work: Work) -> RootValue:
-        return RootValue(work.source or self._agent.name, work.envelope.round or work.envelope.id)
+        return RootValue(work.source or self._name, work.envelope.round or work.envelope.id)
 
     def encode(self, work: Work, given: Given | None, result: AgentResult[Any]) -> Outcome:
         """Write a result; one that cannot be written, or is too large, becomes a failure that says so."""
-        back = self._way_back(work, result)
+        # Each taken once: reading a field of a pydantic model costs more than what is done with most of them.
+        status, verdict, error = result.status, result.verdict, result.error
+        back = None if verdict is None else self._way_back(work, status, verdict)
         if back is not None and rounds.times(work.envelope.rounds, back) >= back.rounds:
             # Decided here, where the rounds and the workflow are known: nobody after this needs to agree.
-            result, back = _exhausted(result, back), None
-        if result.error is not None:
-            result = result.model_copy(update={"error": _printable(result.error)})
+            status, error, back = AgentStatus.FAILED, _exhausted(back), None
+        if error is not None:
+            error = _printable(error)
         try:
-            value = self._written(work, given, result, back)
-        except ValueError as error:
-            failure = InvalidOutputError(
-                f"the output of {self._agent.name} cannot be written as JSON: {error}"
-            )
-            result = AgentResult.failed(failure)
-            value = self._written(work, given, result)
-        if len(value) > MAX_RECORD_BYTES:
-            return self.too_large(work, given, len(value))
-        return Outcome(value, self._headers(work, result.status), result.status, result.error)
+            outcome = self._outcome(work, given, status, result.output, verdict, error, back)
+        except ValueError as problem:
+            failure = InvalidOutputError(f"the output of {self._name} cannot be written as JSON: {problem}")
+            outcome = self._failure(work, given, failure)
+        if len(outcome.value) > MAX_RECORD_BYTES:
+            return self.too_large(work, given, len(outcome.value))
+        return outcome
 
     def too_large(self, work: Work, given: Given | None, size: int) -> Outcome:
         """Write the failure that stands for a result no record holds."""
         large = ResultTooLargeError(
-            f"the result of {self._agent.name} has {size} bytes, a record at most {MAX_RECORD_BYTES} and what"
+            f"the result of {self._name} has {size} bytes, a record at most {MAX_RECORD_BYTES} and what"
             " max.message.bytes of its topic allows; put the bulk into an artifact:"
             " AgentResult(artifacts=[Artifact(...)])"
         )
@@ -135,65 +143,73 @@ class Answers:
             RootValue(root.agent, root.id, input_omitted=True, repository=root.repository),
             NO_ARTIFACTS,
         )
-        result: AgentResult[Any] = AgentResult.failed(large)
-        return Outcome(
-            self._written(work, slim, result), self._headers(work, result.status), result.status, result.error
-        )
+        return self._failure(work, slim, large)
 
-    def _written(
-        self, work: Work, given: Given | None, result: AgentResult[Any], way: Back | None = None
-    ) -> bytes:
+    def _failure(self, work: Work, given: Given | None, why: AgentError) -> Outcome:
+        failure: AgentResult[Any] = AgentResult.failed(why)
+        return self._outcome(work, given, failure.status, None, None, failure.error, None)
+
+    def _outcome(  # noqa: PLR0913, PLR0917 (what a result says; keywords take their time)
+        self,
+        work: Work,
+        given: Given | None,
+        status: AgentStatus,
+        output: Any,
+        verdict: str | None,
+        error: ErrorDetail | None,
+        way: Back | None,
+    ) -> Outcome:
+        event, parts, workflow, now = work.envelope, work.parts, work.workflow, envelopes.now()
         root = given.root if given is not None else self._unknown_root(work)
         back: BackPayload | None = None
         followers: tuple[str, ...] = ()
-        if way is not None and work.workflow is not None:
-            entry = rounds.entry(work.envelope.rounds) or root.agent
-            back = BackPayload(to=way.to, without=work.workflow.without(way.step, entry=entry))
+        if way is not None and workflow is not None:
+            entry = rounds.entry(event.rounds) or root.agent
+            back = BackPayload(to=way.to, without=workflow.without(way.step, entry=entry))
             followers = (way.to,)
-        elif work.workflow is not None:
-            followers = work.workflow.followers.get(self._agent.name, ())
-        return self._writer.write(
-            status=result.status,
-            output=result.output,
-            verdict=result.verdict,
-            error=result.error,
-            artifacts=list(given.artifacts.values()) if given is not None and given.artifacts else (),
-            usage=work.used,
-            attempts=work.attempts,
-            started_at=work.begun,
-            finished_at=envelopes.now(),
-            run=work.run,
-            root=root,
-            followers=followers,
-            back=back,
-        )
-
-    def _way_back(self, work: Work, result: AgentResult[Any]) -> Back | None:
-        if result.verdict is None or work.workflow is None or result.status is not AgentStatus.COMPLETED:
-            return None
-        return work.workflow.way_back(self._agent.name, result.verdict)
-
-    def _headers(self, work: Work, status: AgentStatus) -> EncodedHeaders:
-        given, parts = work.envelope, work.parts
-        answered: Collection[Work | Part] = parts.values() if parts else (work,)
-        return envelopes.answer(
-            given,
+        elif workflow is not None:
+            followers = workflow.followers.get(self._name, ())
+        value = self._value.write(
+            status,
+            output,
+            verdict,
+            error,
+            given.artifacts if given is not None else NO_ARTIFACTS,
+            work.used,
+            work.attempts,
+            work.begun,
+            now,
             work.run,
-            source=self._source,
-            answered=[(it.envelope, it.record) for it in answered],
-            status=status.value,
-            budget=None if given.budget is None else given.budget.minus(work.spent),
-            llm="off" if self._evidence_only else given.llm,
+            root,
+            followers,
+            back,
         )
+        budget = event.budget
+        headers = envelopes.answer(
+            self._common,
+            event,
+            work.record,
+            work.run,
+            now,
+            [(part.envelope, part.record) for part in parts.values()] if parts else None,
+            status._value_,
+            None if budget is None else budget.minus(work.spent),
+            "off" if self._evidence_only else event.llm,
+        )
+        return Outcome(value, headers, status, error)
+
+    def _way_back(self, work: Work, status: AgentStatus, verdict: str) -> Back | None:
+        if work.workflow is None or status is not AgentStatus.COMPLETED:
+            return None
+        return work.workflow.way_back(self._name, verdict)
 
 
-def _exhausted(result: AgentResult[Any], back: Back) -> AgentResult[Any]:
-    """Turn a result that would go back once more into a failure; what it says stays, for people."""
+def _exhausted(back: Back) -> ErrorDetail:
+    """Say that a result would go back once more than it may; what else it says stays, for people."""
     error = RoundsExhaustedError(
         f"{back.step} says {back.when!r} after it went back to {back.to} {back.rounds} times, which is all"
     )
-    detail = ErrorDetail(type=error.type, message=str(error))
-    return result.model_copy(update={"status": AgentStatus.FAILED, "error": detail})
+    return ErrorDetail(type=error.type, message=str(error))
 
 
 def why_timed_out(work: Work) -> str:

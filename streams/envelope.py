@@ -238,37 +238,16 @@ def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> Enc
         envelope: What the event is.
         causes: Identity and record digest of every event this one answers.
     """
-    return _rust.write_event(_common(envelope.type, envelope.source), envelope, now(), causes)
+    return _rust.write_event(common(envelope.type, envelope.source), envelope, now(), causes)
 
 
-def answer(  # noqa: PLR0913 (what differs from the answered event, keyword-only)
-    given: Envelope,
-    run: str,
-    *,
-    source: str,
-    answered: Sequence[tuple[Envelope, Record]],
-    status: str,
-    budget: Budget | None,
-    llm: str | None,
-) -> EncodedHeaders:
-    """Make the headers of a run's result: those of what it answers, but for what is told here.
-
-    The same as `encode` makes of an envelope, with none made: there is one result for every event.
-
-    Args:
-        given: What the run answers.
-        run: Its id.
-        source: Who says so.
-        answered: Envelope and record of every event it answers.
-        status: How it ended.
-        budget: What is left.
-        llm: As in `Envelope`.
-    """
-    return _rust.write_answer(_common(RESULT, source), given, run, now(), answered, status, budget, llm)
+# Makes the headers of a run's result, as `encode` does of an envelope, with none made: there is one result
+# for every event. Its own docstring says what of; `common` gives those that all results of one source have.
+answer = _rust.write_answer
 
 
 @lru_cache(1_000)
-def _common(kind: str, source: str) -> EncodedHeaders:
+def common(kind: str, source: str) -> EncodedHeaders:
     """Give the headers that all events of one type from one source have."""
     return EncodedHeaders([*COMMON[kind], ("ce_source", source.encode())])
 

@@ -9,8 +9,6 @@ use crate::headers::Header;
 
 /// The length no part has: what is absent.
 const ABSENT: u32 = u32::MAX;
-const HEXADECIMAL: [char; 16] =
-    ['0', '1', '2', '3', '4', '5', '6', '7', '8', '9', 'a', 'b', 'c', 'd', 'e', 'f'];
 
 /// A SHA-256.
 pub(crate) type Hash = [u8; 32];
@@ -49,11 +47,18 @@ pub(crate) fn run_id(prefix: &[u8], identity: &[&str]) -> Option<String> {
 
 /// Writes a hash as text.
 pub(crate) fn hexadecimal(hash: &Hash) -> String {
-    let mut text = String::with_capacity(64);
-    for byte in hash {
-        push(*byte, &mut text);
-    }
+    let mut text = String::new();
+    push_hexadecimal(hash, &mut text);
     text
+}
+
+/// Writes a hash at the end of a text.
+pub(crate) fn push_hexadecimal(hash: &Hash, text: &mut String) {
+    let mut written = [0; 64];
+    for (pair, byte) in written.chunks_exact_mut(2).zip(hash) {
+        pair.copy_from_slice(&digits(*byte));
+    }
+    text.push_str(str::from_utf8(&written).unwrap_or_default());
 }
 
 /// Makes a `UUIDv8` (RFC 9562) of a name's hash.
@@ -79,7 +84,9 @@ fn size(part: &[u8]) -> Option<u32> {
 }
 
 fn push(byte: u8, text: &mut String) {
-    for digit in [byte >> 4, byte & 0x0f] {
-        text.extend(HEXADECIMAL.get(usize::from(digit)));
-    }
+    text.extend(digits(byte).map(char::from));
+}
+
+fn digits(byte: u8) -> [u8; 2] {
+    [byte >> 4, byte & 0x0f].map(|digit| if digit < 10 { b'0' + digit } else { b'a' + digit - 10 })
 }

@@ -189,9 +189,11 @@ impl Encoded {
         self.count += 1;
     }
 
-    /// Makes room for so many bytes more.
-    pub(crate) fn reserve(&mut self, bytes: usize) {
-        self.bytes.reserve(bytes);
+    /// Begins with the same ones, with room for so many bytes more.
+    pub(crate) fn begin(&self, more: usize) -> Self {
+        let mut bytes = Vec::with_capacity(self.bytes.len() + more);
+        bytes.extend_from_slice(&self.bytes);
+        Self { bytes, count: self.count }
     }
 
     /// All of them, one after the other.

@@ -99,6 +99,8 @@ mod moments;
 mod python_bindings;
 #[cfg(feature = "python")]
 mod record_batch;
+#[cfg(any(feature = "python", test))]
+mod results;
 #[cfg(feature = "python")]
 mod traces;
 #[cfg(feature = "python")]

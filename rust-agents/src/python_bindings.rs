@@ -22,6 +22,7 @@ use crate::{
 
 mod envelope;
 mod records;
+mod results;
 
 use records::parts_of_record;
 
@@ -34,6 +35,8 @@ mod _rust {
     };
     #[pymodule_export]
     use super::records::{Record, encode_records, read_records, seal_records};
+    #[pymodule_export]
+    use super::results::{says_null, write_result};
     #[pymodule_export]
     use super::{AgentRuntime, Turn, record_digest, run_id, uuid_of};
 }

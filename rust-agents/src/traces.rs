@@ -22,7 +22,7 @@ pub(crate) fn next(current: Option<&str>, run: &str) -> String {
     let mut parts = current.unwrap_or_default().split('-').skip(1);
     let (trace, flags) = (parts.next(), parts.nth(1));
     match (trace, flags) {
-        (Some(trace), Some(flags)) => format!("00-{trace}-{span}-{flags}"),
-        _ => format!("00-{}-{span}-01", run.get(16..48).unwrap_or_default()),
+        (Some(trace), Some(flags)) => ["00-", trace, "-", span, "-", flags].concat(),
+        _ => ["00-", run.get(16..48).unwrap_or_default(), "-", span, "-01"].concat(),
     }
 }

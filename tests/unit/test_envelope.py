@@ -4,7 +4,7 @@ import hashlib
 import sys
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
 from itertools import pairwise
@@ -23,10 +23,10 @@ from streams.envelope import (
     RESULT,
     SCHEMAS,
     TASK,
+    EncodedHeaders,
     Envelope,
     EnvelopeError,
     _careful,
-    answer,
     decode,
     encode,
     fallback,
@@ -51,6 +51,18 @@ def record(*headers: tuple[str, bytes | None], **fields: Any) -> FakeRecord:
 
 def with_headers(**headers: bytes | None) -> FakeRecord:
     return record(*(WHOLE | headers).items())
+
+
+def answer(
+    given: Envelope,
+    read: envelopes.Record,
+    *,
+    joined: Sequence[tuple[Envelope, FakeRecord]] | None = None,
+    budget: Budget | None = None,
+    llm: str | None = None,
+) -> EncodedHeaders:
+    here = envelopes.common(RESULT, "/here")
+    return envelopes.answer(here, given, read, RUN, envelopes.now(), joined, "completed", budget, llm)
 
 
 def check_refused(it: FakeRecord, says: str) -> None:
@@ -236,7 +248,7 @@ def test_a_deadline_is_a_number_too(moment: datetime, precision: str, zone: str)
 @pytest.mark.parametrize("moment", ["2026-01-31T12:00:00Z", "2026-01-31T12:00:00.100+00:00"])
 def test_a_deadline_goes_on_as_it_came(moment: str) -> None:
     given = decode(with_headers(ce_deadline=moment.encode()))
-    headers = answer(given, RUN, source="/s", answered=[], status="failed", budget=None, llm=None)
+    headers = answer(given, record())
     assert dict(headers)["ce_deadline"] == moment.encode()
     assert decode(record(*headers)).deadline == given.deadline
 
@@ -636,15 +648,7 @@ def test_a_record_that_is_taken_is_read_and_answered_like_any(it: FakeRecord) ->
     assert said(take, it) == said(take, ours) == said(decode, it)
     if not isinstance(said(decode, it), str):
         for each in (it, ours):
-            written = answer(
-                taken := take(each),
-                RUN,
-                source="/here",
-                answered=[(taken, each)],
-                status="completed",
-                budget=None,
-                llm=None,
-            )
+            written = answer(take(each), each)
             assert dict(written)["ce_causedigest"].decode() == spelled_out(it)
             assert record_digest(each) == spelled_out(it)
 
@@ -686,11 +690,19 @@ def test_an_answer_is_the_envelope_it_would_have(
         traceparent=next_traceparent(it.traceparent, RUN),
     )
     given = [(Envelope(identity, "/s", TASK, "w"), record) for identity, record in answered]
-    written = answer(it, RUN, source="/here", answered=given, status="completed", budget=left, llm=llm)
+    written = answer(it, record(), joined=given, budget=left, llm=llm)
     causes = [(identity, record_digest(record)) for identity, record in answered]
     assert [header for header in written if header[0] != "ce_time"] == [
         header for header in encode(whole, causes=causes) if header[0] != "ce_time"
     ]
+
+
+@given(RECORDS)
+def test_an_event_that_is_answered_alone_need_not_be_listed(read: FakeRecord) -> None:
+    it = Envelope("i", "/s", TASK, "w")
+    alone, listed = dict(answer(it, read)), dict(answer(it, record(), joined=[(it, read)]))
+    assert alone["ce_causedigest"].decode() == record_digest(read)
+    assert alone | {"ce_time": b""} == listed | {"ce_time": b""}
 
 
 # Traces

@@ -1,8 +1,13 @@
 """The quick ways of reading and writing values, against pydantic, which the schemas are made from."""
 
 import json
+import math
+from collections.abc import Callable
+from dataclasses import asdict
+from enum import StrEnum
 from typing import Any
 
+import orjson
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,7 +15,15 @@ from pydantic import BaseModel, ValidationError
 
 from agents.core.base import AgentStatus, ErrorDetail
 from agents.core.task import ArtifactReference, RepositoryReference, Root, Usage
-from streams.payloads import BackPayload, ResultPayload, ResultWriter, TaskPayload, TaskValue, read_task
+from streams.payloads import (
+    BackPayload,
+    ResultPayload,
+    ResultWriter,
+    RootValue,
+    TaskPayload,
+    TaskValue,
+    read_task,
+)
 
 COMMIT = "a" * 40
 ARTIFACT = {"name": "n", "sha256": "b" * 64, "size": 1, "topic": "t", "partition": 0, "offset": 0}
@@ -85,15 +98,28 @@ class Report(BaseModel):
     score: float | None = None
 
 
+class Colour(StrEnum):
+    """A text that orjson does not take for one where it is a key."""
+
+    RED = "red"
+
+
+class Tint(str):
+    """A text with a type of its own."""
+
+    __slots__ = ()
+
+
 TEXTS = st.text() | st.sampled_from(['"', "\\", "\n", "</script>", "\x7f", "\N{SNOWMAN}"])
+USAGES = st.builds(Usage, calls=st.integers(0, 3), input_tokens=st.integers(0, 9), output_tokens=st.just(0))
 RESULT = st.fixed_dictionaries(
     {
         "status": st.sampled_from(AgentStatus),
         "output": JSON | st.builds(Report, lines=st.lists(TEXTS, max_size=2)),
         "verdict": st.none() | TEXTS,
         "error": st.none() | st.builds(ErrorDetail, type=TEXTS, message=TEXTS, retryable=st.booleans()),
-        "artifacts": st.sampled_from([[], [ArtifactReference.model_validate(ARTIFACT)]]),
-        "usage": st.builds(Usage, calls=st.integers(0, 3), input_tokens=st.just(0), output_tokens=st.just(0)),
+        "artifacts": st.sampled_from([{}, {"n": ArtifactReference.model_validate(ARTIFACT)}]),
+        "usage": st.none() | USAGES,
         "attempts": st.integers(0, 3),
         "started_at": st.none() | st.just("2026-01-31T12:00:00.000Z"),
         "finished_at": st.just("2026-01-31T12:00:01.000Z"),
@@ -115,7 +141,8 @@ RESULT = st.fixed_dictionaries(
 @given(RESULT, TEXTS, TEXTS)
 def test_a_result_is_written_as_pydantic_writes_it(fields: dict[str, Any], agent: str, version: str) -> None:
     value = ResultWriter(agent, version).write(**fields)
-    plain = fields | {"usage": {"calls": fields["usage"].calls}, "agent": agent, "agent_version": version}
+    plain = fields | {"artifacts": [*fields["artifacts"].values()], "agent": agent, "agent_version": version}
+    plain["usage"] = asdict(fields["usage"]) if fields["usage"] and fields["usage"].calls else {}
     theirs = ResultPayload.model_validate(plain).model_dump(mode="json")
     theirs["usage"].pop("cost_usd")
     if theirs["back"] is None:
@@ -127,13 +154,115 @@ def test_a_result_is_written_as_pydantic_writes_it(fields: dict[str, Any], agent
     )
 
 
+# The same result, as one dict that orjson writes: what is put together in Rust must not differ by a byte.
+
+
+def plainly(agent: str, version: str, fields: dict[str, Any]) -> bytes:
+    usage, root, back = fields["usage"], fields["root"], fields["back"]
+    result = {
+        "agent": agent,
+        "agent_version": version,
+        "status": fields["status"],
+        "output": orjson.Fragment(output_of(fields["output"])),
+        "verdict": fields["verdict"],
+        "error": fields["error"],
+        "artifacts": list(fields["artifacts"].values()),
+        "usage": usage if usage is not None and usage.calls else Usage(),
+        "attempts": fields["attempts"],
+        "started_at": fields["started_at"],
+        "finished_at": fields["finished_at"],
+        "run": fields["run"],
+        "root": {
+            "agent": root.agent,
+            "id": root.id,
+            "input": input_of(root.input),
+            "input_omitted": root.input_omitted or input_of(root.input) is None,
+            "repository": root.repository,
+        },
+        "followers": fields["followers"],
+    }
+    return orjson.dumps(result if back is None else result | {"back": back}, form_of)
+
+
+def input_of(value: Any) -> orjson.Fragment | None:
+    try:
+        return orjson.Fragment(orjson.dumps(value))
+    except TypeError:
+        return None
+
+
+def output_of(output: Any) -> bytes:
+    whole = orjson.dumps(output, form_of, orjson.OPT_NON_STR_KEYS)
+    if not_finite(output):
+        raise ValueError("NaN and infinity have no form in JSON")
+    return whole
+
+
+def form_of(value: Any) -> Any:
+    if isinstance(value, BaseModel):
+        dumped = value.model_dump(mode="json")
+        if not_finite(dumped):
+            raise TypeError("NaN and infinity have no form in JSON")
+        return dumped
+    if isinstance(value, set):
+        return sorted(value)
+    raise TypeError(f"{type(value).__name__} has no form in JSON")
+
+
+def not_finite(value: Any) -> bool:
+    if isinstance(value, dict):
+        return any(map(not_finite, value.values()))
+    if isinstance(value, list | tuple | set):
+        return any(map(not_finite, value))
+    return isinstance(value, float) and not math.isfinite(value)
+
+
+def written(write: Callable[[], bytes]) -> bytes | str:
+    """Give what is written, or why nothing is."""
+    try:
+        return write()
+    except (TypeError, ValueError) as error:
+        return str(error)
+
+
+ANY_TEXT = TEXTS | st.text(st.characters(exclude_categories=()), max_size=3)  # with lone surrogates
+KEYS = TEXTS | st.integers() | st.none() | st.sampled_from([Colour.RED, Tint("blue")])
+ODD = st.sampled_from(
+    [2**64, -(2**63) - 1, math.nan, math.inf, "\ud800", "null", Colour.RED, Tint("blue"), {"a"}]
+)
+ANY_VALUE = st.recursive(
+    JSON | ODD | st.builds(Report, lines=st.lists(ANY_TEXT, max_size=2), score=st.floats() | st.none()),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(KEYS, inner, max_size=2),
+    max_leaves=4,
+)
+
+
+@st.composite
+def any_results(draw: st.DrawFn) -> dict[str, Any]:
+    fields = draw(RESULT)
+    given, repository = draw(ANY_VALUE), fields["root"].repository
+    fields["root"] = RootValue(draw(ANY_TEXT), draw(ANY_TEXT), given, draw(st.booleans()), repository)
+    # An agent that hands its input on gives the very object it was given.
+    fields["output"] = draw(ANY_VALUE) if draw(st.booleans()) else given
+    return fields | {
+        "verdict": draw(st.none() | ANY_TEXT),
+        "followers": tuple(draw(st.lists(TEXTS, max_size=3))),
+    }
+
+
+@given(any_results(), TEXTS, TEXTS)
+def test_a_result_is_written_as_one_dict_would_be(fields: dict[str, Any], agent: str, version: str) -> None:
+    writer = ResultWriter(agent, version)
+    assert written(lambda: writer.write(**fields)) == written(lambda: plainly(agent, version, fields))
+
+
 def write(**fields: Any) -> dict[str, Any]:
     usual: dict[str, Any] = {
         "status": AgentStatus.COMPLETED,
         "output": None,
         "verdict": None,
         "error": None,
-        "artifacts": [],
+        "artifacts": {},
         "usage": Usage(),
         "attempts": 1,
         "started_at": None,
@@ -171,3 +300,7 @@ def test_sets_and_keys_that_are_no_text_have_a_form() -> None:
 def test_an_input_that_can_be_read_but_not_written_is_an_omitted_one() -> None:
     root = write(root=Root(agent="a", id="i", input={"n": 2**64}))["root"]
     assert (root["input"], root["input_omitted"]) == (None, True)
+
+
+def test_an_output_that_only_equals_the_input_is_written_as_it_is() -> None:
+    assert write(output=True, root=Root(agent="a", id="i", input=1.0))["output"] is True

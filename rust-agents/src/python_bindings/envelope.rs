@@ -358,12 +358,16 @@ pub(super) fn write_event(
     time: &str,
     causes: Vec<(String, String)>,
 ) -> PyResult<EncodedHeaders> {
+    let mut all = Causes::default();
+    for (id, digest) in &causes {
+        all.push(id).push_str(digest);
+    }
     let hops = envelope.hops.map(|it| it.to_string());
     let budget = envelope.budget.as_ref().map(|it| formatted(it.bind(py))).transpose()?;
     let written = Written {
         id: envelope.id.to_str(py)?,
         time,
-        causes: &causes,
+        causes: &all,
         status: text(py, envelope.status.as_ref())?,
         hops: hops.as_deref(),
         budget: budget.as_deref(),
@@ -373,14 +377,15 @@ pub(super) fn write_event(
     written.after(py, common, &envelope)
 }
 
-/// Write the headers of a run's result: `streams.envelope.answer` says which.
+/// Write the headers of a run's result: those of what it answers, but for what is told here.
 ///
 /// Args:
 ///     common: The headers before them, which all results of one source have.
 ///     given: What the run answers.
+///     record: Its record.
 ///     run: Its id.
 ///     time: `ce_time`.
-///     answered: Envelope and record of every event it answers.
+///     joined: Envelope and record of every event it answers, if these are others.
 ///     status: How it ended.
 ///     budget: What is left, or None.
 ///     llm: As in `Envelope`.
@@ -394,26 +399,26 @@ pub(super) fn write_answer<'py>(
     py: Python<'py>,
     common: &EncodedHeaders,
     given: PyRef<'_, Envelope>,
+    record: Bound<'py, PyAny>,
     run: &str,
     time: &str,
-    answered: Vec<(PyRef<'py, Envelope>, Bound<'py, PyAny>)>,
+    joined: Option<Vec<(PyRef<'py, Envelope>, Bound<'py, PyAny>)>>,
     status: &str,
     budget: Option<Bound<'py, PyAny>>,
     llm: Option<&str>,
 ) -> PyResult<EncodedHeaders> {
-    let cause = |(event, record): (PyRef<'_, Envelope>, Bound<'_, PyAny>)| {
-        let digest = event
-            .digest
-            .as_ref()
-            .map_or_else(|| record_digest(&record), |known| Ok(digests::hexadecimal(known)))?;
-        Ok((event.id.to_str(py)?.to_owned(), digest))
-    };
-    let causes = answered.into_iter().map(cause).collect::<PyResult<Vec<_>>>()?;
+    let mut causes = Causes::default();
+    match &joined {
+        None => causes.push_event(&given, &record)?,
+        Some(joined) => {
+            joined.iter().try_for_each(|(event, record)| causes.push_event(event, record))?;
+        }
+    }
     let hops = given.hops.map(|it| it.saturating_sub(1).to_string());
     let budget = budget.map(|it| formatted(&it)).transpose()?;
     let traceparent = traces::next(text(py, given.traceparent.as_ref())?, run);
     let written = Written {
-        id: &digests::uuid_of(&format!("{run}/1")),
+        id: &digests::uuid_of(&[run, "/1"].concat()),
         time,
         causes: &causes,
         status: Some(status),
@@ -436,7 +441,7 @@ pub(super) fn next_traceparent(current: Option<&str>, run: &str) -> String {
 struct Written<'a> {
     id: &'a str,
     time: &'a str,
-    causes: &'a [(String, String)],
+    causes: &'a Causes,
     status: Option<&'a str>,
     hops: Option<&'a str>,
     budget: Option<&'a str>,
@@ -444,16 +449,14 @@ struct Written<'a> {
     traceparent: Option<&'a str>,
 }
 
-impl Written<'_> {
+impl<'a> Written<'a> {
     fn after(
         &self,
         py: Python<'_>,
         common: &EncodedHeaders,
         envelope: &Envelope,
     ) -> PyResult<EncodedHeaders> {
-        let some = |joined: String| (!self.causes.is_empty()).then_some(joined);
-        let ids = some(joined(self.causes.iter().map(|(id, _)| id.as_str())));
-        let digests = some(joined(self.causes.iter().map(|(_, digest)| digest.as_str())));
+        let some = |joined: &'a String| (self.causes.count > 0).then_some(joined.as_str());
         let texts = [
             Some(self.id),
             Some(self.time),
@@ -461,8 +464,8 @@ impl Written<'_> {
             text(py, envelope.workflow.as_ref())?,
             text(py, envelope.round.as_ref())?,
             text(py, envelope.rounds.as_ref())?,
-            ids.as_deref(),
-            digests.as_deref(),
+            some(&self.causes.ids),
+            some(&self.causes.digests),
             self.status,
             envelope.deadline_text(py)?,
             self.hops,
@@ -471,10 +474,8 @@ impl Written<'_> {
             self.traceparent,
             text(py, envelope.tracestate.as_ref())?,
         ];
-        let mut written = common.0.clone();
-        written.reserve(
-            headers::WRITTEN.iter().chain(texts.iter().flatten()).map(|it| it.len() + 3).sum(),
-        );
+        let lengths = headers::WRITTEN.iter().chain(texts.iter().flatten()).map(|it| it.len() + 3);
+        let mut written = common.0.begin(lengths.sum());
         for (name, text) in headers::WRITTEN.into_iter().zip(texts) {
             if let Some(text) = text {
                 written.push(name, Some(text.as_bytes()));
@@ -484,14 +485,40 @@ impl Written<'_> {
     }
 }
 
+/// The events that another answers, as its headers name them: by identity and record digest.
+#[derive(Default)]
+struct Causes {
+    ids: String,
+    digests: String,
+    count: usize,
+}
+
+impl Causes {
+    fn push_event(&mut self, event: &Envelope, record: &Bound<'_, PyAny>) -> PyResult<()> {
+        let digests = self.push(event.id.to_str(record.py())?);
+        match &event.digest {
+            Some(known) => digests::push_hexadecimal(known, digests),
+            None => digests.push_str(&record_digest(record)?),
+        }
+        Ok(())
+    }
+
+    /// Takes one more, and gives what its digest is to be written to.
+    fn push(&mut self, id: &str) -> &mut String {
+        if self.count > 0 {
+            self.ids.push(',');
+            self.digests.push(',');
+        }
+        self.count += 1;
+        self.ids.push_str(id);
+        &mut self.digests
+    }
+}
+
 fn text<'a>(py: Python<'a>, text: Option<&'a Text>) -> PyResult<Option<&'a str>> {
     text.map(|it| it.to_str(py)).transpose()
 }
 
 fn formatted(budget: &Bound<'_, PyAny>) -> PyResult<String> {
     budget.call_method0(intern!(budget.py(), "format"))?.extract()
-}
-
-fn joined<'a>(parts: impl Iterator<Item = &'a str>) -> String {
-    parts.collect::<Vec<_>>().join(",")
 }
