@@ -1,15 +1,16 @@
 """Drives the Rust machine from asyncio: what it decides is done here, once per turn of the event loop.
 
 The machine decides what starts, is canceled, is committed and pauses; it holds only numbers. This side holds
-the work itself, one asyncio task per run and one timer. It never touches Kafka: the host does, as it is told.
+the work itself, an asyncio task for each run that waits for something, and one timer. It never touches Kafka:
+the host does, as it is told.
 """
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
-from contextvars import Context
+from collections import deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextvars import Context, copy_context
 from dataclasses import dataclass
-from inspect import CORO_CREATED, getcoroutinestate
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
 from agents._rust import AgentRuntime, Turn
@@ -22,6 +23,7 @@ EXPIRED, EXHAUSTED = "expired", "exhausted"
 # The machine refuses a whole turn with a number it cannot hold, and these come from others.
 LONGEST_WAIT_SECONDS = 365 * 24 * 3_600
 MOST_AMOUNT = 2**53
+HOST_VARIABLES = 1  # see `Host.execute`
 
 
 class TryAgain(Exception, Generic[R]):  # noqa: N818 (no error: it says what to do)
@@ -46,6 +48,8 @@ class Host(Protocol[W_contra, R]):
 
     async def execute(self, work: W_contra, number: int) -> R:
         """Do the work; every failure but cancellation is a result.
+
+        It may set one context variable, anew for each work.
 
         Args:
             work: What to do.
@@ -186,7 +190,10 @@ class Runtime(Generic[W, R]):
         )
         self._next_number = 1
         self._work: dict[int, W] = {}
-        self._runs: dict[int, asyncio.Task[None]] = {}
+        self._runs: dict[int, asyncio.Task[None] | None] = {}  # none: it had no turn yet
+        self._ready: deque[int] = deque()
+        self._seats = 0  # that had no turn yet
+        self._seated = 0
         self._results: dict[int, R] = {}
         self._canceled: set[int] = set()
         self._offered: list[Any] = []
@@ -359,7 +366,7 @@ class Runtime(Generic[W, R]):
             self._timer.cancel()
             self._timer = None
         self.assign([])
-        runs = list(self._runs.values())
+        runs = [run for run in self._runs.values() if run is not None]
         for run in runs:
             run.cancel()
         await asyncio.gather(*runs, return_exceptions=True)
@@ -415,11 +422,14 @@ class Runtime(Generic[W, R]):
             self._host.commit([partition for partition, _ in turn.commits], self._ended)
             self._ended = 0
         loop = asyncio.get_running_loop()
-        for number in turn.start:
-            self._runs[number] = loop.create_task(self._run(number, self._work[number]), name=self._name)
+        if turn.start:
+            self._runs.update(dict.fromkeys(turn.start))
+            self._ready.extend(turn.start)
+            self._seated = 0
+            if not self._seats:
+                self._seat(loop)
         for number in turn.cancel:
-            if (run := self._runs.get(number)) is not None:
-                self._cancel(number, run)
+            self._cancel(number)
         for ask, refused in (*((ask, None) for ask in turn.granted), *turn.refused):
             self._answer(ask, refused)
         if turn.pause:
@@ -432,11 +442,13 @@ class Runtime(Generic[W, R]):
         if not self._room.is_set() and self._has_room():
             self._room.set()
 
-    def _cancel(self, number: int, run: asyncio.Task[None]) -> None:
-        run.cancel()
-        if getcoroutinestate(cast("Coroutine[Any, Any, None]", run.get_coro())) == CORO_CREATED:
-            # It had no turn yet, and a task that is canceled before never has one: nobody would say it ended.
-            self._ended_by_cancel(number)
+    def _cancel(self, number: int) -> None:
+        if number in self._runs:
+            run = self._runs[number]
+            if run is None:
+                self._ended_by_cancel(number)
+            else:
+                run.cancel()
 
     def _ended_by_cancel(self, number: int) -> None:
         # The machine cancels for two reasons. Late: the host says so when the turn that hears of it
@@ -494,28 +506,58 @@ class Runtime(Generic[W, R]):
         self._timer = None
         self._turn()
 
-    async def _run(self, number: int, work: W) -> None:
-        try:
-            self._results[number] = await self._host.execute(work, number)
-        except TryAgain as again:
-            self._results[number] = again.result
+    def _seat(self, loop: asyncio.AbstractEventLoop, *, relieves: bool = False) -> None:
+        self._seats += 1
+        loop.create_task(self._run_what_is_ready(relieves=relieves), name=self._name, context=Context())
+
+    async def _run_what_is_ready(self, *, relieves: bool) -> None:  # noqa: C901 (one coroutine: it is kept for each run)
+        """Run what is ready, one after the other, until a run waits for something.
+
+        A task costs as much as a short run, so runs that never wait share one. Whoever waits keeps its task:
+        a relief is called before each run, comes to its turn before the run can go on, and takes the rest; so
+        a run that waited finds another one seated, or nothing ready. What else a run can leave to the next,
+        a cancellation or a context variable, ends the task as well.
+
+        Args:
+            relieves: It is called while another seat has its turn.
+        """
+        loop = asyncio.get_running_loop()
+        this = cast("asyncio.Task[None]", asyncio.current_task())
+        self._seats -= 1
+        if relieves and self._seated:
+            # Its run waits. So may all the others, and none shall begin later for that.
+            for _ in range(len(self._ready) - 1):
+                self._seat(loop)
+        while self._ready:
+            number = self._ready.popleft()
+            if number not in self._runs:
+                continue  # canceled before it had a turn
+            self._runs[number], self._seated = this, number
+            if self._ready and not self._seats:
+                self._seat(loop, relieves=True)
+            try:
+                self._results[number] = await self._host.execute(self._work[number], number)
+            except TryAgain as again:
+                self._results[number] = again.result
+                self._failed.append((number, None if again.after is None else _wait(again.after)))
+            except asyncio.CancelledError:
+                self._ended_by_cancel(number)
+                return
+            except Exception as error:  # noqa: BLE001 (the host promised not to; its lane stops, others go on)
+                loop.call_exception_handler(
+                    {"message": "a host raised instead of giving a result", "exception": error}
+                )
+                self._executed.append(number)
+            else:
+                self._executed.append(number)
             del self._runs[number]
-            self._failed.append((number, None if again.after is None else _wait(again.after)))
+            if not self._runs:
+                self._turn_now()  # there is nobody to wait for
+                break
             self._soon()
-            return
-        except asyncio.CancelledError:
-            self._ended_by_cancel(number)
-            return
-        except Exception as error:  # noqa: BLE001 (the host promised not to; its lane stops, others go on)
-            asyncio.get_running_loop().call_exception_handler(
-                {"message": "a host raised instead of giving a result", "exception": error}
-            )
-        del self._runs[number]
-        self._executed.append(number)
-        if self._runs:
-            self._soon()
-        else:
-            self._turn_now()  # there is nobody to wait for
+            if self._seated != number or this.cancelling() or len(copy_context()) > HOST_VARIABLES:
+                return
+        self._seated = 0
 
 
 def _wait(seconds: float) -> int:

@@ -2,12 +2,16 @@
 
 import asyncio
 import math
+from collections import deque
 from collections.abc import AsyncIterator, Sequence
+from contextvars import ContextVar
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from agents.core.runtime import Assignment, Runtime, TryAgain
+from agents.core.runtime import Assignment, RetryPolicy, Runtime, TryAgain
 
 Done = tuple[int, str, str]
 
@@ -109,7 +113,9 @@ class Host:
 
     def check_nothing_is_left(self) -> None:
         """Nothing is kept of what ended: a worker runs for months."""
-        kept = {name: it for name, it in vars(self.runtime).items() if isinstance(it, dict | list | set)}
+        kept = {
+            name: it for name, it in vars(self.runtime).items() if isinstance(it, dict | list | set | deque)
+        }
         assert len(kept) > 8
         assert {name: it for name, it in kept.items() if it} == {}
         counts = {name for name, count in self.runtime.stats().items() if count}
@@ -134,6 +140,161 @@ async def host() -> AsyncIterator[Host]:
     yield host
     await host.runtime.close()
     await settle()
+
+
+KEPT: ContextVar[str] = ContextVar("kept")
+OWN: ContextVar[str] = ContextVar("own")
+
+
+class Acting(Host):
+    """Does at once what the first letter of a work, its lane, says, and remembers in which task."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tasks: dict[str, asyncio.Task[Any]] = {}
+        self.alive: set[asyncio.Task[Any]] = set()
+        self.waited: set[asyncio.Task[Any]] = set()
+        self.barrier = asyncio.Barrier(2)
+
+    async def execute(self, work: str, number: int) -> str:
+        assert self.runtime.work_of(number) == work
+        task = asyncio.current_task()
+        assert task is not None
+        assert task not in self.alive  # of a run that is under way
+        assert task not in self.waited
+        assert not task.cancelling()
+        assert KEPT.get("nothing") == "nothing"
+        OWN.set(work)
+        self.tasks[work] = task
+        self.alive.add(task)
+        try:
+            match work[0]:
+                case "w":
+                    if await self.barrier.wait() < self.barrier.parties - 1:
+                        self.waited.add(task)
+                case "y":
+                    await asyncio.sleep(0)
+                    self.waited.add(task)
+                case "k":
+                    KEPT.set(work)
+                case "c":
+                    task.cancel()
+                case "t":
+                    raise TryAgain(f"tried {work}", 0)
+                case "r":
+                    raise ValueError(work)
+            assert OWN.get() == work
+        finally:
+            self.alive.remove(task)
+        return f"did {work}"
+
+
+def an_acting_host(*, slots: int = 100, **limits: Any) -> Acting:
+    host = Acting()
+    host.runtime = Runtime(host, slots=slots, clock=lambda: host.now, **limits)
+    host.assign(0)
+    return host
+
+
+def in_lanes(kinds: str) -> list[str]:
+    return [f"{kind}{offset}" for offset, kind in enumerate(kinds)]
+
+
+async def test_runs_that_wait_for_nothing_share_a_task() -> None:
+    host = an_acting_host()
+    for number in range(50):
+        host.runtime.offer(f"n{number}", 0, 1, number, None, None, 10)
+    await settle()
+    assert len(host.tasks) == 50
+    assert len({*host.tasks.values()}) == 1
+    await host.runtime.close()
+
+
+async def test_runs_that_wait_begin_together_and_none_shares_its_task() -> None:
+    host = an_acting_host()
+    host.barrier = asyncio.Barrier(50)  # nobody is through before all have begun
+    for number in range(50):
+        host.runtime.offer(f"w{number}", 0, 1, number, None, None, 10)
+    await settle()
+    assert len(host.take("publish")) == 50
+    assert len({*host.tasks.values()}) == 50
+    await host.runtime.close()
+
+
+@pytest.mark.parametrize("kind", "kcr")
+async def test_what_a_run_leaves_behind_reaches_no_other(kind: str, caplog: pytest.LogCaptureFixture) -> None:
+    host = an_acting_host()
+    works = in_lanes(f"n{kind}nn{kind}{kind}n")
+    for number, work in enumerate(works):
+        host.runtime.offer(work, 0, 1, number, None, None, 10)
+    await settle()
+    assert [*host.tasks] == works  # the host itself looks for what was left
+    assert len(host.take("publish")) == sum(work[0] != "r" for work in works)
+    assert len(caplog.records) == sum(work[0] == "r" for work in works)
+    await host.runtime.close()
+
+
+async def test_who_asks_for_a_turn_leaves_nothing_to_the_runs() -> None:
+    host = an_acting_host()
+    host.runtime.revoke()
+    host.runtime.offer("n0", 0, 2, 0, None, None, 10)
+    KEPT.set("of a rebalance")
+    host.runtime.assign([Assignment(0, 2, 0, adopt=False)])
+    host.runtime.offer("n0", 0, 2, 0, None, None, 10)
+    host.runtime._turn()
+    await settle()
+    assert [*host.tasks] == ["n0"]
+    await host.runtime.close()
+
+
+async def test_what_is_canceled_before_its_turn_never_begins() -> None:
+    host = an_acting_host(timeout=1)
+    host.acknowledges = False
+    for number, work in enumerate(in_lanes("nwn")):
+        host.runtime.offer(work, 0, 1, number, None, None, 10)
+    host.runtime._turn_now()
+    host.now += 2  # nothing had its turn yet
+    host.runtime._turn_now()
+    await settle()
+    assert host.tasks == {}
+    assert host.take("expired", "publish") == [
+        *[("expired", work) for work in in_lanes("nwn")],
+        *[("publish", (work, f"late {work}")) for work in in_lanes("nwn")],
+    ]
+    host.acknowledges = True
+    host.runtime.acknowledge(host.unacknowledged)
+    host.runtime.offer("n3", 0, 1, 3, None, None, 10)
+    await settle()
+    assert [*host.tasks] == ["n3"]
+    await host.runtime.close()
+    host.assign()
+    host.check_nothing_is_left()
+
+
+@settings(derandomize=True, database=None, max_examples=200)
+@given(st.lists(st.text("nnnwykct", min_size=1, max_size=12), min_size=1, max_size=5), st.integers(1, 8))
+def test_each_run_has_a_task_like_new_whatever_runs_beside_it(batches: list[str], slots: int) -> None:
+    async def check() -> None:
+        host = an_acting_host(slots=slots, retry=RetryPolicy(retries=0))
+        works = in_lanes("".join(batches))
+        left = iter(enumerate(works))
+        for batch in batches:
+            for number, work in (next(left) for _ in batch):
+                host.runtime.offer(work, 0, 1, number, work[0].encode() * (number % 3), None, 10)
+            await settle()
+        for _ in works:  # those who wait for each other in vain, one lane after the other
+            host.barrier = broken = asyncio.Barrier(2) if not host.barrier.n_waiting else host.barrier
+            if broken.n_waiting:
+                await broken.wait()
+            await settle()
+        assert {*host.tasks} == {*works}
+        published = {work for work, _ in host.take("publish")}
+        assert published == {*works}
+        await host.runtime.close()
+        host.assign()
+        host.check_nothing_is_left()
+
+    asyncio.run(check())
 
 
 async def test_each_run_that_is_over_is_told_once_with_the_commits() -> None:
