@@ -313,6 +313,9 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         what runs of it goes on. If a generation is missing, this member was out of the group for a while.
         """
         joined = time.monotonic()
+        # The client would fetch while this callback still runs; it would be read again, but only after the
+        # request that follows, which waits for more.
+        self.consumer.pause(*assigned)
         generation = generation_of(self.consumer)
         straight_back = self._owned if generation == self._generation + 1 else set()
         starts, ends, metadata = await self._positions_at_last(assigned)
@@ -322,12 +325,13 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             for tp in sorted(assigned)
         ]
         await self._say_that_we_begin(positions)
-        # The client fetches while this callback still runs. What it handed out until here carries the old
-        # epoch and is dropped as stale, so it must be read once more; from here to the end of the next call
-        # nothing awaits, so no batch can be stamped in between.
-        for tp in assigned:
-            if f"{tp.topic}/{tp.partition}" not in self.out_of_range:
-                self.consumer.seek(tp, starts[tp])
+        # What the client handed out until here carries the old epoch and is dropped as stale, so it must be
+        # read once more; from here to the end of the next call nothing awaits, so no batch can be stamped in
+        # between.
+        readable = [tp for tp in assigned if f"{tp.topic}/{tp.partition}" not in self.out_of_range]
+        for tp in readable:
+            self.consumer.seek(tp, starts[tp])
+        self.consumer.resume(*readable)
         if not self._watches:
             watch_heartbeats(self.consumer, self._prove)
             read_as_ours(self.consumer)

@@ -226,6 +226,42 @@ def test_partitions_of_one_number_are_adopted_together_or_not_at_all() -> None:
     assert adoptable(assigned, [], starts, starts) == set()
 
 
+async def test_nothing_is_read_before_its_position_is_known(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept, out_of_range = TopicPartition(*PLACE), TopicPartition(PLACE[0], 1)
+    did: list[Any] = []
+
+    async def on_assigned(*_: Any) -> None:
+        did.append("assigned")
+
+    async def commit(_: Any) -> None:
+        did.append("committed")
+
+    subscriber = a_subscriber(SimpleNamespace(on_assigned=on_assigned, metadata_at=lambda _: "said"))
+    consumer = SimpleNamespace(
+        pause=lambda *places: did.append(("pause", set(places))),
+        seek=lambda *where: did.append(("seek", *where)),
+        resume=lambda *places: did.append(("resume", set(places))),
+        commit=commit,
+    )
+
+    async def positions(assigned: set[TopicPartition]) -> Any:
+        subscriber.out_of_range = {f"{out_of_range.topic}/{out_of_range.partition}": "why"}
+        return dict.fromkeys(assigned, 4), dict.fromkeys(assigned, 9), {}
+
+    monkeypatch.setattr(AgentSubscriber, "consumer", property(lambda _: consumer))
+    monkeypatch.setattr(subscriber, "_positions_at_last", positions)
+    monkeypatch.setattr(subscriber_module, "generation_of", lambda _: 1)
+    subscriber._watches = True
+    await subscriber.on_partitions_assigned({kept, out_of_range})
+    assert did == [
+        ("pause", {kept, out_of_range}),
+        "committed",
+        ("seek", kept, 4),
+        ("resume", {kept}),
+        "assigned",
+    ]
+
+
 async def test_positions_are_not_asked_for_in_a_membership_that_is_lost(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
