@@ -190,11 +190,21 @@ class AgentApp(AsgiFastStream):
         partitions = await ensure_topics(
             settings.connection, topics, partitions=settings.partitions, replication=settings.replication
         )
+        _, cluster = await asyncio.gather(self._check(partitions), cluster_id(settings.connection))
+        self._patience = asyncio.get_running_loop().create_task(self._say_why_it_takes_time())
+        await self.kafka.connect()
+        publisher = self._publisher = OwnPublisher(settings.connection)
+        await publisher.start()
+        for worker, subscriber in self._members.values():
+            worker.join_group(publisher, subscriber, cluster=cluster)
+
+    async def _check(self, partitions: int) -> None:
+        """Make sure that nobody has to guess later where a group reads on, and when something was written."""
         await asyncio.gather(
             self._check_times(),
             *(
                 ensure_positions(
-                    settings.connection,
+                    self.settings.connection,
                     self.group(name),
                     inputs["topics"],
                     inputs["late_topics"],
@@ -204,13 +214,6 @@ class AgentApp(AsgiFastStream):
                 for inputs in [self._inputs(worker)]
             ),
         )
-        self._patience = asyncio.get_running_loop().create_task(self._say_why_it_takes_time())
-        await self.kafka.connect()
-        publisher = self._publisher = OwnPublisher(settings.connection)
-        await publisher.start()
-        cluster = await cluster_id(settings.connection)
-        for worker, subscriber in self._members.values():
-            worker.join_group(publisher, subscriber, cluster=cluster)
 
     async def _check_times(self) -> None:
         """Make sure that what a restart looks for is found by the time it was written.

@@ -8,7 +8,7 @@ from pydantic_settings import NoDecode
 
 from agents.core.errors import ConfigurationError
 from streams.connection_settings import ConnectionSettings
-from streams.kafka.local_broker import default_home
+from streams.home import default_home
 
 
 class Settings(ConnectionSettings):

@@ -345,6 +345,19 @@ def test_an_application_elsewhere_in_the_module_is_suggested(monkeypatch: pytest
         run.load("examples.hello:application")
 
 
+def test_a_worker_imports_no_more_than_it_needs_and_looks_for_no_garbage_meanwhile(tmp_path: Path) -> None:
+    (tmp_path / "loaded.py").write_text("""
+import gc, sys
+from streams import AgentApp
+print(gc.isenabled(), [name for name in sys.modules if "local_broker" in name], file=sys.stderr)
+""")
+    nowhere = NOWHERE["CALLBOARD_BOOTSTRAP_SERVERS"]
+    ended = callboard(
+        "run", "loaded:app", folder=tmp_path, CALLBOARD_LLM="off", CALLBOARD_BOOTSTRAP_SERVERS=nowhere
+    )
+    check(ended, ExitCode.USAGE, "False []", "module 'loaded' has no 'app'")
+
+
 # publish -----------------------------------------------------------------------------------------
 
 

@@ -13,6 +13,8 @@ The public face is `LocalBroker` (up, status, down), `default_home`, and the err
     locks.py        one at a time, between processes
 """
 
+from streams.home import default_home
+
 from .broker import BrokerStatus, LocalBroker
 from .errors import (
     BrokerElsewhereError,
@@ -27,7 +29,6 @@ from .errors import (
     PortTakenError,
     StartError,
 )
-from .home import default_home
 
 __all__ = [
     "BrokerElsewhereError",
