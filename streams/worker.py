@@ -509,6 +509,9 @@ class AgentWorker:
 
     def commit(self, partitions: Sequence[int], ended: int) -> None:
         """Commit soon."""
+        if any(hint.marks(known) for known in self._hints.values()):
+            # Who dies before a commit past it says nothing about what others died of, and it stays suspect.
+            ended = self.agent.config.concurrency
         self._membership.commit_soon((self._places[number] for number in partitions), ended)
 
     def pause(self, partitions: Sequence[int]) -> None:

@@ -449,6 +449,14 @@ async def test_after_a_death_runs_are_begun_in_the_log_first() -> None:
     assert world.agent.inputs == ["input 0", "input 1"]
 
 
+@pytest.mark.parametrize(("deaths", "told"), [(0, 1), (1, 16)])
+async def test_after_a_death_commits_are_due_as_if_every_slot_had_ended(deaths: int, told: int) -> None:
+    world = await dying(deaths)
+    assert world.agent.config.concurrency == 16
+    await world.give(event(0))
+    assert (world.committed(), world.membership.ended) == (1, told)
+
+
 async def test_after_two_deaths_events_run_one_at_a_time() -> None:
     world = await dying(2)
     world.agent.hold = asyncio.Event()
