@@ -10,7 +10,7 @@ from typing import Any
 
 from agents.core.base import Agent, AgentResult, AgentStatus, ErrorDetail
 from agents.core.errors import AgentError, InvalidOutputError, ResultTooLargeError, RoundsExhaustedError
-from agents.core.task import ArtifactReference, Event, Root
+from agents.core.task import ArtifactReference, Event, RepositoryReference, Root
 from agents.core.workflow import Back
 from streams import envelope as envelopes
 from streams import rounds
@@ -28,25 +28,17 @@ NO_ARTIFACTS: Mapping[str, ArtifactReference] = MappingProxyType({})
 
 @dataclass(slots=True)
 class Given:
-    """What came before: decoded once, inherited by the result."""
+    """What came before: decoded once, inherited by the result.
+
+    Attributes:
+        root: None: the run's own task; see `Answers.root`.
+        repository: Of that task.
+    """
 
     input: Any
-    root: Root | RootValue
+    root: Root | RootValue | None
     artifacts: Mapping[str, ArtifactReference]
-
-    @property
-    def task_root(self) -> Root:
-        """The root as agents see it."""
-        root = self.root
-        if isinstance(root, Root):
-            return root
-        return Root(
-            agent=root.agent,
-            id=root.id,
-            input=root.input,
-            input_omitted=root.input_omitted,
-            repository=root.repository,
-        )
+    repository: RepositoryReference | None = None
 
 
 @dataclass(slots=True)
@@ -95,10 +87,7 @@ class Answers:
             return Given(None, self._unknown_root(work), NO_ARTIFACTS)
         if work.source is None:
             task = parse_task(record)
-            too_large = len(record.value or b"") > MAX_ROOT_INPUT_BYTES
-            given = None if too_large else task.input
-            root = RootValue(self._name, work.envelope.id, given, too_large, task.repository)
-            return Given(task.input, root, _by_name(task.artifacts))
+            return Given(task.input, None, _by_name(task.artifacts), task.repository)
         result = parse(ResultPayload, record)
         if work.kind == "run" and failed(result, work.envelope):
             work.kind = "upstream_failed"
@@ -106,6 +95,29 @@ class Answers:
             input=result.output,
             root=result.root or self._unknown_root(work),
             artifacts=_by_name(result.artifacts),
+        )
+
+    def root(self, work: Work, given: Given | None) -> Root | RootValue:
+        """Give the task the workflow began with; not kept while a run is under way, if the run can tell."""
+        if given is None:
+            return self._unknown_root(work)
+        if given.root is not None:
+            return given.root
+        too_large = len(work.record.value or b"") > MAX_ROOT_INPUT_BYTES
+        kept = None if too_large else given.input
+        return RootValue(self._name, work.envelope.id, kept, too_large, given.repository)
+
+    def task_root(self, work: Work, given: Given) -> Root:
+        """Give the root as agents see it."""
+        root = self.root(work, given)
+        if isinstance(root, Root):
+            return root
+        return Root(
+            agent=root.agent,
+            id=root.id,
+            input=root.input,
+            input_omitted=root.input_omitted,
+            repository=root.repository,
         )
 
     def _unknown_root(self, work: Work) -> RootValue:
@@ -137,7 +149,7 @@ class Answers:
             " max.message.bytes of its topic allows; put the bulk into an artifact:"
             " AgentResult(artifacts=[Artifact(...)])"
         )
-        root = given.root if given is not None else self._unknown_root(work)
+        root = self.root(work, given)
         slim = Given(
             None,
             RootValue(root.agent, root.id, input_omitted=True, repository=root.repository),
@@ -160,7 +172,7 @@ class Answers:
         way: Back | None,
     ) -> Outcome:
         event, parts, workflow, now = work.envelope, work.parts, work.workflow, envelopes.now()
-        root = given.root if given is not None else self._unknown_root(work)
+        root = self.root(work, given)
         back: BackPayload | None = None
         followers: tuple[str, ...] = ()
         if way is not None and workflow is not None:

@@ -295,12 +295,13 @@ def task_time(identity: str) -> int | None:
 
 def run_id(app: str, agent: str, *identity: str) -> str:
     """Name a run: SHA-256 over app, agent and what it answers, length-prefixed; the same after a restart."""
-    return _rust.run_id(_prefixed("callboard-run-v1", app, agent), *identity)
+    return _rust.run_id(run_prefix(app, agent), *identity)
 
 
 @lru_cache(1_000)
-def _prefixed(start: str, *parts: str) -> bytes:
-    return start.encode() + b"".join(map(_sized, parts))
+def run_prefix(app: str, agent: str) -> bytes:
+    """Give what the hash of every run of one agent begins with."""
+    return b"callboard-run-v1" + _sized(app) + _sized(agent)
 
 
 def _sized(part: str) -> bytes:

@@ -192,7 +192,8 @@ class Past:
             if epoch != self._epoch:
                 return None
             since = self._unknown(records)
-            places = {(record.topic, record.partition) for record in records} & self._unseen.keys()
+            unseen = self._unseen.keys()
+            places = unseen & {(record.topic, record.partition) for record in records} if unseen else ()
             if not since and not places:
                 return ()
             log = await self._restore(since, {place: self._unseen[place] for place in places})

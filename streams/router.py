@@ -51,6 +51,7 @@ class Router:
         past: Past,
     ) -> None:
         self._app, self._agent = app, agent
+        self._run_prefix = envelopes.run_prefix(app, agent)
         self._workflows = {name: w for name, w in workflows.items() if agent in w.steps}
         self._topics = topics
         self._tasks_topic = topics.tasks(agent)
@@ -100,9 +101,7 @@ class Router:
             return self._invalid(record, envelope, source, error)
         if workflow is None:
             return self._skip(record, envelope, "other_workflow")
-        envelope.workflow = workflow.name
-        if envelope.round is None:
-            envelope.round = first_round(envelope)
+        _complete(envelope, workflow)
         if source is None:
             return self._run(record, envelope, workflow, None)
         if envelope.budget is not None:
@@ -305,7 +304,16 @@ class Router:
         return envelopes.run_id(self._app, self._agent, "join", *key)
 
     def _run_id(self, envelope: Envelope) -> str:
-        return envelopes.run_id(self._app, self._agent, envelope.source, envelope.id)
+        return envelope.run_id(self._run_prefix)
+
+
+def _complete(envelope: Envelope, workflow: Workflow) -> None:
+    """Say what an event may leave out."""
+    # Most events say it, and what they say lies in their headers until something is set.
+    if not envelope.workflow:
+        envelope.workflow = workflow.name
+    if envelope.round is None:
+        envelope.round = first_round(envelope)
 
 
 def _way_back(record: Record, envelope: Envelope, workflow: Workflow, source: str) -> Back | None:

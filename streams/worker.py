@@ -630,7 +630,7 @@ class AgentWorker:
             run_id=work.run,
             workflow_id=work.envelope.workflow_id,
             input=given.input,
-            root=given.task_root,
+            root=self._answers.task_root(work, given),
             events=tuple(map(event_of, work.records)),
             artifacts=dict(given.artifacts),
             deadline=work.envelope.deadline,

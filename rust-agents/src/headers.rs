@@ -40,8 +40,6 @@ pub(crate) const WRITTEN: [&str; 15] = [
     "traceparent",
     "tracestate",
 ];
-/// The types of nearly all events.
-const USUAL_TYPES: [&str; 2] = ["callboard.task.v1", "callboard.result.v1"];
 const TRACE: std::ops::Range<usize> = 10..12;
 /// Each costs as much as three bytes more; Python's limit is a little higher.
 const MAX_READ_BYTES: usize = 4_000;
@@ -155,11 +153,6 @@ fn typed<'a>(texts: [Option<&'a str>; READ.len()]) -> Option<Attributes<'a>> {
 
 fn unsigned(text: &str) -> Option<u16> {
     text.bytes().all(|it| it.is_ascii_digit()).then(|| text.parse().ok())?
-}
-
-/// Tells whether nearly all events are of this type or of another such.
-pub(crate) fn is_usual_type(kind: &str) -> bool {
-    USUAL_TYPES.contains(&kind)
 }
 
 /// The headers of a record, as they stand in it.

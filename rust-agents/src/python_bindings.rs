@@ -23,6 +23,7 @@ use crate::{
 mod envelope;
 mod records;
 mod results;
+mod texts;
 
 use records::parts_of_record;
 

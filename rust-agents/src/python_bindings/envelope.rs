@@ -5,15 +5,14 @@ use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
-use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyString, PyType};
+use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyType};
 
-use super::records::parts_of_record;
+use super::records::{Record, parts_of_record};
+use super::texts::{Name, Texts};
 use super::{held, parts_of, record_digest, too_large};
 use crate::digests::Hash;
 use crate::headers::{self, Attributes, Encoded};
 use crate::{digests, traces};
-
-type Text = Py<PyString>;
 
 /// The headers of one event, decoded.
 ///
@@ -38,40 +37,14 @@ type Text = Py<PyString>;
 ///     ValueError: The deadline has no zone.
 #[pyclass(module = "streams.envelope")]
 pub(super) struct Envelope {
-    #[pyo3(get, set)]
-    id: Text,
-    #[pyo3(get, set)]
-    source: Text,
-    #[pyo3(get, set, name = "type")]
-    kind: Text,
-    #[pyo3(get, set)]
-    workflow_id: Text,
-    #[pyo3(get, set)]
-    workflow: Option<Text>,
-    #[pyo3(get, set)]
-    round: Option<Text>,
-    #[pyo3(get, set)]
-    status: Option<Text>,
-    until: Option<Moment>,
+    texts: Texts,
+    /// The deadline, in milliseconds since 1970.
+    until: Option<i64>,
     #[pyo3(get, set)]
     hops: Option<u16>,
     #[pyo3(get, set)]
-    llm: Option<Text>,
-    #[pyo3(get, set)]
-    traceparent: Option<Text>,
-    #[pyo3(get, set)]
-    tracestate: Option<Text>,
-    #[pyo3(get, set)]
-    rounds: Option<Text>,
-    #[pyo3(get, set)]
     budget: Option<Py<PyAny>>,
     digest: Option<Hash>,
-}
-
-/// A moment as it is written, and in milliseconds since 1970.
-struct Moment {
-    text: Text,
-    milliseconds: i64,
 }
 
 #[pymethods]
@@ -83,44 +56,137 @@ impl Envelope {
     ))]
     #[allow(clippy::too_many_arguments, reason = "they are the headers of an event")]
     fn new(
-        id: Text,
-        source: Text,
-        r#type: Text,
-        workflow_id: Text,
-        workflow: Option<Text>,
-        round: Option<Text>,
-        status: Option<Text>,
+        id: &str,
+        source: &str,
+        r#type: &str,
+        workflow_id: &str,
+        workflow: Option<&str>,
+        round: Option<&str>,
+        status: Option<&str>,
         deadline: Option<Bound<'_, PyAny>>,
         hops: Option<u16>,
-        llm: Option<Text>,
-        traceparent: Option<Text>,
-        tracestate: Option<Text>,
-        rounds: Option<Text>,
+        llm: Option<&str>,
+        traceparent: Option<&str>,
+        tracestate: Option<&str>,
+        rounds: Option<&str>,
         budget: Option<Py<PyAny>>,
     ) -> PyResult<Self> {
-        Ok(Self {
+        let deadline = deadline.map(|it| moment_of(&it)).transpose()?;
+        let (deadline, until) = deadline.as_ref().map(|(text, at)| (text.as_str(), *at)).unzip();
+        let [id, source, kind, workflow_id] = [id, source, r#type, workflow_id].map(Some);
+        let texts = [
             id,
             source,
-            kind: r#type,
+            kind,
             workflow_id,
             workflow,
             round,
             status,
-            until: deadline.map(|it| Moment::of(&it)).transpose()?,
-            hops,
+            deadline,
             llm,
             traceparent,
             tracestate,
             rounds,
-            budget,
-            digest: None,
-        })
+        ];
+        let texts = Texts::here(texts).ok_or_else(too_large)?;
+        Ok(Self { texts, until, hops, budget, digest: None })
+    }
+
+    #[getter]
+    fn id(&self) -> &str {
+        self.named(Name::Id)
+    }
+
+    #[getter]
+    fn source(&self) -> &str {
+        self.named(Name::Source)
+    }
+
+    #[getter(r#type)]
+    fn kind(&self) -> &str {
+        self.named(Name::Kind)
+    }
+
+    #[getter]
+    fn workflow_id(&self) -> &str {
+        self.named(Name::WorkflowId)
+    }
+
+    #[getter]
+    fn workflow(&self) -> Option<&str> {
+        self.texts.get(Name::Workflow)
+    }
+
+    #[setter]
+    fn set_workflow(&mut self, text: Option<&str>) -> PyResult<()> {
+        self.set(Name::Workflow, text)
+    }
+
+    #[getter]
+    fn round(&self) -> Option<&str> {
+        self.texts.get(Name::Round)
+    }
+
+    #[setter]
+    fn set_round(&mut self, text: Option<&str>) -> PyResult<()> {
+        self.set(Name::Round, text)
+    }
+
+    #[getter]
+    fn status(&self) -> Option<&str> {
+        self.texts.get(Name::Status)
+    }
+
+    #[setter]
+    fn set_status(&mut self, text: Option<&str>) -> PyResult<()> {
+        self.set(Name::Status, text)
+    }
+
+    #[getter]
+    fn llm(&self) -> Option<&str> {
+        self.texts.get(Name::Llm)
+    }
+
+    #[setter]
+    fn set_llm(&mut self, text: Option<&str>) -> PyResult<()> {
+        self.set(Name::Llm, text)
+    }
+
+    #[getter]
+    fn traceparent(&self) -> Option<&str> {
+        self.texts.get(Name::Traceparent)
+    }
+
+    #[setter]
+    fn set_traceparent(&mut self, text: Option<&str>) -> PyResult<()> {
+        self.set(Name::Traceparent, text)
+    }
+
+    #[getter]
+    fn tracestate(&self) -> Option<&str> {
+        self.texts.get(Name::Tracestate)
+    }
+
+    #[setter]
+    fn set_tracestate(&mut self, text: Option<&str>) -> PyResult<()> {
+        self.set(Name::Tracestate, text)
+    }
+
+    #[getter]
+    fn rounds(&self) -> Option<&str> {
+        self.texts.get(Name::Rounds)
+    }
+
+    #[setter]
+    fn set_rounds(&mut self, text: Option<&str>) -> PyResult<()> {
+        self.set(Name::Rounds, text)
     }
 
     /// `ce_deadline` as a `datetime`, or None.
     #[getter]
     fn deadline<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyAny>>> {
-        self.until.as_ref().map(|it| it.datetime(py)).transpose()
+        let text = self.texts.get(Name::Deadline);
+        text.map(|it| datetime(py)?.call_method1(intern!(py, "fromisoformat"), (it,))).transpose()
     }
 
     #[setter]
@@ -129,40 +195,43 @@ impl Envelope {
         deadline: Option<Bound<'_, PyAny>>,
     ) -> PyResult<()> {
         // The moment's zone may be Python code, which may want to look at the envelope.
-        let until = deadline.map(|it| Moment::of(&it)).transpose()?;
-        envelope.try_borrow_mut()?.until = until;
+        let deadline = deadline.map(|it| moment_of(&it)).transpose()?;
+        let (text, until) = deadline.as_ref().map(|(text, at)| (text.as_str(), *at)).unzip();
+        let mut envelope = envelope.try_borrow_mut()?;
+        envelope.set(Name::Deadline, text)?;
+        envelope.until = until;
         Ok(())
     }
 
     /// `ce_deadline` in milliseconds since 1970, rounded down, or None.
     #[getter]
     fn deadline_ms(&self) -> Option<i64> {
-        self.until.as_ref().map(|it| it.milliseconds)
+        self.until
     }
 
     /// Give what makes two records the same event: source and id. None: it is only its place.
-    fn identity<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
-        let (source, id) = (self.source.to_str(py)?, self.id.to_str(py)?);
+    fn identity<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
+        let (source, id) = (self.source(), self.id());
         let identity = || format!("{}:{source}{id}", source.chars().count());
-        Ok((!source.is_empty()).then(|| PyBytes::new(py, identity().as_bytes())))
+        (!source.is_empty()).then(|| PyBytes::new(py, identity().as_bytes()))
+    }
+
+    /// Name the run that answers this event: `streams.envelope.run_id` says how.
+    ///
+    /// Args:
+    ///     prefix: What the run is of.
+    ///
+    /// Raises:
+    ///     ValueError: A part has four gigabytes or more.
+    fn run_id(&self, prefix: &[u8]) -> PyResult<String> {
+        digests::run_id(prefix, &[self.source(), self.id()]).ok_or_else(too_large)
     }
 
     fn __copy__(&self, py: Python<'_>) -> Self {
-        let text = |it: &Option<Text>| it.as_ref().map(|text| text.clone_ref(py));
         Self {
-            id: self.id.clone_ref(py),
-            source: self.source.clone_ref(py),
-            kind: self.kind.clone_ref(py),
-            workflow_id: self.workflow_id.clone_ref(py),
-            workflow: text(&self.workflow),
-            round: text(&self.round),
-            status: text(&self.status),
-            until: self.until.as_ref().map(|it| Moment { text: it.text.clone_ref(py), ..*it }),
+            texts: self.texts.clone_ref(py),
+            until: self.until,
             hops: self.hops,
-            llm: text(&self.llm),
-            traceparent: text(&self.traceparent),
-            tracestate: text(&self.tracestate),
-            rounds: text(&self.rounds),
             budget: self.budget.as_ref().map(|it| it.clone_ref(py)),
             digest: self.digest,
         }
@@ -178,89 +247,80 @@ impl Envelope {
 }
 
 impl Envelope {
-    fn read(py: Python<'_>, it: &Attributes<'_>) -> Self {
-        let id = PyString::new(py, it.id).unbind();
-        // A root event's id, workflow and round are one text, and one object.
-        let text = |text: &str| {
-            if text == it.id { id.clone_ref(py) } else { PyString::new(py, text).unbind() }
-        };
-        Self {
-            source: PyString::new(py, it.source).unbind(),
-            kind: if headers::is_usual_type(it.kind) {
-                PyString::intern(py, it.kind).unbind()
-            } else {
-                text(it.kind) // anybody's: some versions of Python keep interned texts for ever
-            },
-            workflow_id: text(it.workflow_id.unwrap_or(it.id)),
-            workflow: it.workflow.map(text),
-            round: it.round.map(text),
-            status: it.status.map(text),
-            until: it
-                .deadline
-                .map(|(moment, milliseconds)| Moment { text: text(moment), milliseconds }),
-            hops: it.hops,
-            llm: it.llm.map(text),
-            traceparent: it.traceparent.map(text),
-            tracestate: it.tracestate.map(text),
-            rounds: it.rounds.map(text),
-            budget: None,
-            digest: None,
-            id,
-        }
+    /// Keeps what was read, in the headers of a record of ours if that is what it was read from.
+    fn read(it: &Attributes<'_>, from: Option<&Bound<'_, Record>>) -> Option<Self> {
+        let texts = [
+            Some(it.id),
+            Some(it.source),
+            Some(it.kind),
+            it.workflow_id.or(Some(it.id)),
+            it.workflow,
+            it.round,
+            it.status,
+            it.deadline.map(|(text, _)| text),
+            it.llm,
+            it.traceparent,
+            it.tracestate,
+            it.rounds,
+        ];
+        let kept = from.and_then(|record| Texts::in_headers(record, texts));
+        let texts = kept.or_else(|| Texts::here(texts))?;
+        let until = it.deadline.map(|(_, milliseconds)| milliseconds);
+        Some(Self { texts, until, hops: it.hops, budget: None, digest: None })
+    }
+
+    /// Gives a text that is always there.
+    fn named(&self, name: Name) -> &str {
+        self.texts.get(name).unwrap_or_default()
+    }
+
+    fn set(&mut self, name: Name, text: Option<&str>) -> PyResult<()> {
+        self.texts.set(name, text).ok_or_else(too_large)
     }
 
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
         let fields = PyDict::new(py);
-        fields.set_item("id", &self.id)?;
-        fields.set_item("source", &self.source)?;
-        fields.set_item("type", &self.kind)?;
-        fields.set_item("workflow_id", &self.workflow_id)?;
-        fields.set_item("workflow", &self.workflow)?;
-        fields.set_item("round", &self.round)?;
-        fields.set_item("status", &self.status)?;
+        fields.set_item("id", self.id())?;
+        fields.set_item("source", self.source())?;
+        fields.set_item("type", self.kind())?;
+        fields.set_item("workflow_id", self.workflow_id())?;
+        fields.set_item("workflow", self.workflow())?;
+        fields.set_item("round", self.round())?;
+        fields.set_item("status", self.status())?;
         fields.set_item("deadline", self.deadline(py)?)?;
         fields.set_item("hops", self.hops)?;
-        fields.set_item("llm", &self.llm)?;
-        fields.set_item("traceparent", &self.traceparent)?;
-        fields.set_item("tracestate", &self.tracestate)?;
-        fields.set_item("rounds", &self.rounds)?;
+        fields.set_item("llm", self.llm())?;
+        fields.set_item("traceparent", self.traceparent())?;
+        fields.set_item("tracestate", self.tracestate())?;
+        fields.set_item("rounds", self.rounds())?;
         fields.set_item("budget", &self.budget)?;
         Ok(fields)
     }
-
-    fn deadline_text<'a>(&'a self, py: Python<'a>) -> PyResult<Option<&'a str>> {
-        self.until.as_ref().map(|it| it.text.to_str(py)).transpose()
-    }
 }
 
-impl Moment {
-    fn of(moment: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let py = moment.py();
-        if !moment.is_instance(Self::kind(py)?)? {
-            let message = format!("deadline is {moment:?}, which is no datetime");
-            return Err(PyTypeError::new_err(message));
-        }
-        if moment.call_method0(intern!(py, "utcoffset"))?.is_none() {
-            let message = format!("deadline is {moment:?}: give it a zone, such as timezone.utc");
-            return Err(PyValueError::new_err(message));
-        }
-        let seconds: f64 = moment.call_method0(intern!(py, "timestamp"))?.extract()?;
-        let text = moment.call_method0(intern!(py, "isoformat"))?.cast_into::<PyString>()?.unbind();
-        // A number of seconds with a fraction is not exact; without it, it is.
-        let rest: i32 = moment.getattr(intern!(py, "microsecond"))?.extract()?;
-        #[allow(clippy::cast_possible_truncation, reason = "a datetime's years have four digits")]
-        let whole = (seconds - f64::from(rest) / 1_000_000.0).round() as i64;
-        Ok(Self { text, milliseconds: whole * 1000 + i64::from(rest) / 1000 })
+/// Gives a moment as it is written, and in milliseconds since 1970.
+fn moment_of(moment: &Bound<'_, PyAny>) -> PyResult<(String, i64)> {
+    let py = moment.py();
+    if !moment.is_instance(datetime(py)?)? {
+        let message = format!("deadline is {moment:?}, which is no datetime");
+        return Err(PyTypeError::new_err(message));
     }
+    if moment.call_method0(intern!(py, "utcoffset"))?.is_none() {
+        let message = format!("deadline is {moment:?}: give it a zone, such as timezone.utc");
+        return Err(PyValueError::new_err(message));
+    }
+    let seconds: f64 = moment.call_method0(intern!(py, "timestamp"))?.extract()?;
+    let text = moment.call_method0(intern!(py, "isoformat"))?.extract()?;
+    // A number of seconds with a fraction is not exact; without it, it is.
+    let rest: i32 = moment.getattr(intern!(py, "microsecond"))?.extract()?;
+    #[allow(clippy::cast_possible_truncation, reason = "a datetime's years have four digits")]
+    let whole = (seconds - f64::from(rest) / 1_000_000.0).round() as i64;
+    Ok((text, whole * 1000 + i64::from(rest) / 1000))
+}
 
-    fn datetime<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyAny>> {
-        Self::kind(py)?.call_method1(intern!(py, "fromisoformat"), (&self.text,))
-    }
-
-    fn kind(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
-        static DATETIME: PyOnceLock<Py<PyType>> = PyOnceLock::new();
-        DATETIME.import(py, "datetime", "datetime")
-    }
+fn datetime(py: Python<'_>) -> PyResult<&Bound<'_, PyType>> {
+    static DATETIME: PyOnceLock<Py<PyType>> = PyOnceLock::new();
+    DATETIME.import(py, "datetime", "datetime")
 }
 
 /// The headers of an event that is written, as Kafka takes them: a small part of what they take as tuples.
@@ -318,7 +378,9 @@ impl EncodedHeaders {
 #[pyfunction]
 pub(super) fn read_event(headers: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>> {
     let held = held(headers)?;
-    Ok(headers::read(&parts_of(&held)?).map(|it| Envelope::read(headers.py(), &it)))
+    headers::read(&parts_of(&held)?)
+        .map(|it| Envelope::read(&it, None).ok_or_else(too_large))
+        .transpose()
 }
 
 /// Read a record that stays until it is answered: as `read_event` does, with its digest.
@@ -336,7 +398,9 @@ pub(super) fn take_event(record: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>
             return Ok(None);
         };
         let digest = digests::record_digest(it.key, it.value, it.headers).ok_or_else(too_large)?;
-        Ok(Some(Envelope { digest: Some(digest), ..Envelope::read(record.py(), &read) }))
+        let ours = record.cast::<Record>().ok();
+        let envelope = Envelope::read(&read, ours).ok_or_else(too_large)?;
+        Ok(Some(Envelope { digest: Some(digest), ..envelope }))
     })
 }
 
@@ -365,16 +429,16 @@ pub(super) fn write_event(
     let hops = envelope.hops.map(|it| it.to_string());
     let budget = envelope.budget.as_ref().map(|it| formatted(it.bind(py))).transpose()?;
     let written = Written {
-        id: envelope.id.to_str(py)?,
+        id: envelope.id(),
         time,
         causes: &all,
-        status: text(py, envelope.status.as_ref())?,
+        status: envelope.status(),
         hops: hops.as_deref(),
         budget: budget.as_deref(),
-        llm: text(py, envelope.llm.as_ref())?,
-        traceparent: text(py, envelope.traceparent.as_ref())?,
+        llm: envelope.llm(),
+        traceparent: envelope.traceparent(),
     };
-    written.after(py, common, &envelope)
+    Ok(written.after(common, &envelope))
 }
 
 /// Write the headers of a run's result: those of what it answers, but for what is told here.
@@ -396,7 +460,6 @@ pub(super) fn write_event(
 #[pyfunction]
 #[allow(clippy::too_many_arguments, reason = "they are what an answer says in other words")]
 pub(super) fn write_answer<'py>(
-    py: Python<'py>,
     common: &EncodedHeaders,
     given: PyRef<'_, Envelope>,
     record: Bound<'py, PyAny>,
@@ -416,7 +479,7 @@ pub(super) fn write_answer<'py>(
     }
     let hops = given.hops.map(|it| it.saturating_sub(1).to_string());
     let budget = budget.map(|it| formatted(&it)).transpose()?;
-    let traceparent = traces::next(text(py, given.traceparent.as_ref())?, run);
+    let traceparent = traces::next(given.traceparent(), run);
     let written = Written {
         id: &digests::uuid_of(&[run, "/1"].concat()),
         time,
@@ -427,7 +490,7 @@ pub(super) fn write_answer<'py>(
         llm,
         traceparent: Some(&traceparent),
     };
-    written.after(py, common, &given)
+    Ok(written.after(common, &given))
 }
 
 /// Continue a W3C trace, valid as an envelope has it, with a run as its span, or begin one.
@@ -450,29 +513,24 @@ struct Written<'a> {
 }
 
 impl<'a> Written<'a> {
-    fn after(
-        &self,
-        py: Python<'_>,
-        common: &EncodedHeaders,
-        envelope: &Envelope,
-    ) -> PyResult<EncodedHeaders> {
+    fn after(&self, common: &EncodedHeaders, envelope: &Envelope) -> EncodedHeaders {
         let some = |joined: &'a String| (self.causes.count > 0).then_some(joined.as_str());
         let texts = [
             Some(self.id),
             Some(self.time),
-            Some(envelope.workflow_id.to_str(py)?),
-            text(py, envelope.workflow.as_ref())?,
-            text(py, envelope.round.as_ref())?,
-            text(py, envelope.rounds.as_ref())?,
+            Some(envelope.workflow_id()),
+            envelope.workflow(),
+            envelope.round(),
+            envelope.rounds(),
             some(&self.causes.ids),
             some(&self.causes.digests),
             self.status,
-            envelope.deadline_text(py)?,
+            envelope.texts.get(Name::Deadline),
             self.hops,
             self.budget,
             self.llm,
             self.traceparent,
-            text(py, envelope.tracestate.as_ref())?,
+            envelope.tracestate(),
         ];
         let lengths = headers::WRITTEN.iter().chain(texts.iter().flatten()).map(|it| it.len() + 3);
         let mut written = common.0.begin(lengths.sum());
@@ -481,7 +539,7 @@ impl<'a> Written<'a> {
                 written.push(name, Some(text.as_bytes()));
             }
         }
-        Ok(EncodedHeaders(written))
+        EncodedHeaders(written)
     }
 }
 
@@ -495,7 +553,7 @@ struct Causes {
 
 impl Causes {
     fn push_event(&mut self, event: &Envelope, record: &Bound<'_, PyAny>) -> PyResult<()> {
-        let digests = self.push(event.id.to_str(record.py())?);
+        let digests = self.push(event.id());
         match &event.digest {
             Some(known) => digests::push_hexadecimal(known, digests),
             None => digests.push_str(&record_digest(record)?),
@@ -513,10 +571,6 @@ impl Causes {
         self.ids.push_str(id);
         &mut self.digests
     }
-}
-
-fn text<'a>(py: Python<'a>, text: Option<&'a Text>) -> PyResult<Option<&'a str>> {
-    text.map(|it| it.to_str(py)).transpose()
 }
 
 fn formatted(budget: &Bound<'_, PyAny>) -> PyResult<String> {

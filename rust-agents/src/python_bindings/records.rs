@@ -66,8 +66,8 @@ impl Record {
         Ok(Self { topic, partition, offset, timestamp, timestamp_type, key, value, headers })
     }
 
-    #[getter]
-    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+    #[getter(headers)]
+    fn all_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
         let headers = self.headers.iter().collect::<Vec<_>>();
         PyTuple::new(
             py,
@@ -80,6 +80,12 @@ impl Record {
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
         let topic = self.topic.bind(py).repr()?;
         Ok(format!("Record({topic}, partition={}, offset={})", self.partition, self.offset))
+    }
+}
+
+impl Record {
+    pub(super) fn headers(&self) -> &Encoded {
+        &self.headers
     }
 }
 

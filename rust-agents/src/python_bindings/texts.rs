@@ -1,0 +1,127 @@
+//! The texts of an event are kept as places in the record that says them: most are never looked at, and
+//! tens of thousands of events may wait for their answers.
+
+use pyo3::prelude::*;
+
+use super::records::Record;
+
+/// Which text of an event.
+#[derive(Clone, Copy)]
+pub(super) enum Name {
+    Id,
+    Source,
+    Kind,
+    WorkflowId,
+    Workflow,
+    Round,
+    Status,
+    Deadline,
+    Llm,
+    Traceparent,
+    Tracestate,
+    Rounds,
+}
+
+/// One of each, in the order of their names.
+pub(super) type All<'a> = [Option<&'a str>; Name::Rounds as usize + 1];
+
+/// All texts of one event.
+pub(super) struct Texts {
+    kept: Kept,
+    places: [Place; Name::Rounds as usize + 1],
+}
+
+enum Kept {
+    InHeaders(Py<Record>),
+    Here(Box<str>),
+}
+
+#[derive(Clone, Copy)]
+struct Place {
+    begin: u32,
+    end: u32,
+}
+
+/// There is none: what begins after its end is nowhere.
+const NOWHERE: Place = Place { begin: 1, end: 0 };
+
+impl Texts {
+    /// Finds texts in the headers of a record, of which they are parts. None: they are not.
+    pub(super) fn in_headers(record: &Bound<'_, Record>, texts: All<'_>) -> Option<Self> {
+        let begin = record.get().headers().bytes().as_ptr().addr();
+        let mut places = [NOWHERE; Name::Rounds as usize + 1];
+        for (place, text) in places.iter_mut().zip(texts) {
+            if let Some(text) = text {
+                *place = Place::new(text.as_ptr().addr().checked_sub(begin)?, text.len())?;
+            }
+        }
+        let found = Self { kept: Kept::InHeaders(record.clone().unbind()), places };
+        (found.all() == texts).then_some(found)
+    }
+
+    /// Keeps texts. None: they are longer than a place can say.
+    pub(super) fn here(texts: All<'_>) -> Option<Self> {
+        let mut all = String::with_capacity(texts.iter().flatten().map(|it| it.len()).sum());
+        let mut places = [NOWHERE; Name::Rounds as usize + 1];
+        for (place, text) in places.iter_mut().zip(texts) {
+            if let Some(text) = text {
+                *place = Place::new(all.len(), text.len())?;
+                all.push_str(text);
+            }
+        }
+        Some(Self { kept: Kept::Here(all.into()), places })
+    }
+
+    /// Gives one, if there is one of that name.
+    pub(super) fn get(&self, name: Name) -> Option<&str> {
+        let Place { begin, end } = *self.places.get(name as usize)?;
+        let place = usize::try_from(begin).ok()?..usize::try_from(end).ok()?;
+        match &self.kept {
+            Kept::Here(all) => all.get(place),
+            Kept::InHeaders(record) => {
+                std::str::from_utf8(record.get().headers().bytes().get(place)?).ok()
+            }
+        }
+    }
+
+    /// Replaces one. None: together they are longer than a place can say.
+    pub(super) fn set(&mut self, name: Name, text: Option<&str>) -> Option<()> {
+        let mut texts = self.all();
+        *texts.get_mut(name as usize)? = text;
+        *self = Self::here(texts)?;
+        Some(())
+    }
+
+    pub(super) fn clone_ref(&self, py: Python<'_>) -> Self {
+        let kept = match &self.kept {
+            Kept::Here(all) => Kept::Here(all.clone()),
+            Kept::InHeaders(record) => Kept::InHeaders(record.clone_ref(py)),
+        };
+        Self { kept, places: self.places }
+    }
+
+    fn all(&self) -> All<'_> {
+        [
+            Name::Id,
+            Name::Source,
+            Name::Kind,
+            Name::WorkflowId,
+            Name::Workflow,
+            Name::Round,
+            Name::Status,
+            Name::Deadline,
+            Name::Llm,
+            Name::Traceparent,
+            Name::Tracestate,
+            Name::Rounds,
+        ]
+        .map(|name| self.get(name))
+    }
+}
+
+impl Place {
+    fn new(begin: usize, length: usize) -> Option<Self> {
+        let end = begin.checked_add(length)?;
+        Some(Self { begin: u32::try_from(begin).ok()?, end: u32::try_from(end).ok()? })
+    }
+}
