@@ -272,8 +272,9 @@ class History:
             )
             written = {"state": state, "at": envelopes.now(), "instance": "bench"}
             self._put("journal", partition, run, step | more | written, headers)
+        common = envelopes.common(envelopes.RESULT, source)
         headers = envelopes.answer(
-            task, run, source=source, answered=[(task, answered)], status="completed", budget=None, llm=None
+            common, task, answered, run, envelopes.now(), None, "completed", None, None
         )
         value = {"agent": AGENT, "status": "completed", "output": "done", "run": run}
         self._put("results", partition, name, value, headers)
