@@ -8,6 +8,7 @@ import os
 import re
 import time
 import uuid
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -331,10 +332,9 @@ def next_traceparent(current: str | None, run: str) -> str:
 
 
 def _refuse_repeated(record: Record) -> None:
-    names = [name for name, _ in record.headers if name.startswith("ce_")]
-    for name in names:
-        if names.count(name) > 1:
-            raise EnvelopeError(f"{place(record)}: header {name} is there {names.count(name)} times")
+    for name, times in Counter(name for name, _ in record.headers if name.startswith("ce_")).items():
+        if times > 1:
+            raise EnvelopeError(f"{place(record)}: header {name} is there {times} times")
 
 
 def _binary(record: Record, read: dict[str, bytes]) -> EnvelopeError:

@@ -333,11 +333,12 @@ class AgentWorker:
         Raises:
             TryAgain: If it failed in a way that may pass.
         """
-        if isinstance(work, Part) or work.kind == "skip" or work.marked or not self._membership.is_certain():
+        if isinstance(work, Part) or work.kind != "run" or work.marked or not self._membership.is_certain():
             return self._execute_with_care(work, number)
         return self._execute(work, number)  # with no coroutine around it: nearly all work comes this way
 
     async def _execute_with_care(self, work: Work | Part, number: int) -> Outcome | None:
+        set_current_task(None)  # not the one before, in the same asyncio task: what is logged here is not its
         if isinstance(work, Part):
             await self._join_parts.ready(work.record.partition)
             return None

@@ -229,7 +229,7 @@ class Attempt:
             await self.task.steps.__aexit__(type(error) if error is not None else None, error, None)
 
 
-_current: ContextVar[Task | Attempt] = ContextVar("callboard_current_task")
+_current: ContextVar[Task | Attempt | None] = ContextVar("callboard_current_task", default=None)
 
 
 def current_task() -> Task:
@@ -238,13 +238,12 @@ def current_task() -> Task:
     Raises:
         LookupError: Outside of a run.
     """
-    try:
-        found = _current.get()
-    except LookupError:
-        raise LookupError("current_task() works only inside an agent's execute") from None
+    found = _current.get()
+    if found is None:
+        raise LookupError("current_task() works only inside an agent's execute")
     return found() if isinstance(found, Attempt) else found
 
 
-def set_current_task(task: Task | Attempt) -> None:
+def set_current_task(task: Task | Attempt | None) -> None:
     """Make `task` the current one in the calling context; the runtime does this before `execute`."""
     _current.set(task)

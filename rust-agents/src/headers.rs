@@ -163,16 +163,26 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
-    /// Reads so many back, in no more memory than they need.
+    /// Reads so many back, in no more memory than they need. A name that is no text, as some clients can
+    /// write it, becomes one: it says nothing to us, and its record is no worse for it.
     pub(crate) fn take(from: &mut &[u8], count: usize) -> Result<Self, Ended> {
         let all = *from;
+        let mut are_texts = true;
         for _ in 0..count {
             let name = take_part(from)?.ok_or(Ended)?;
-            std::str::from_utf8(name).map_err(|_| Ended)?;
+            are_texts &= std::str::from_utf8(name).is_ok();
             take_part(from)?;
         }
-        let (taken, _) = all.split_at_checked(all.len() - from.len()).ok_or(Ended)?;
-        Ok(Self { bytes: taken.to_vec(), count })
+        let (mut taken, _) = all.split_at_checked(all.len() - from.len()).ok_or(Ended)?;
+        if are_texts {
+            return Ok(Self { bytes: taken.to_vec(), count });
+        }
+        let mut mended = Self::default();
+        for _ in 0..count {
+            let name = take_part(&mut taken)?.unwrap_or_default();
+            mended.push(&String::from_utf8_lossy(name), take_part(&mut taken)?);
+        }
+        Ok(mended)
     }
 
     /// Takes one more.

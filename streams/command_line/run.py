@@ -101,12 +101,14 @@ def run(  # noqa: PLR0913 (a command has this many options)
 @contextmanager
 def _importing() -> Iterator[None]:
     """Look for no garbage meanwhile: importing makes none, and looking took a sixth of a worker's start."""
+    looks = gc.isenabled()
     gc.disable()
     try:
         yield
         gc.freeze()  # what is here by now stays, so that it need not be looked through
     finally:
-        gc.enable()
+        if looks:
+            gc.enable()
 
 
 def load(application: str) -> AgentApp:

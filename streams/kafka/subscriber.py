@@ -157,6 +157,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._generation = -1
         self._owned: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, int] = {}
+        self._next: dict[TopicPartition, int] = {}  # offsets that nobody was given yet
         self._pending: set[TopicPartition] = set()
         self._committer: asyncio.Task[None] | None = None
         self._slots, self._ended = slots, 0
@@ -313,11 +314,14 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         what runs of it goes on. If a generation is missing, this member was out of the group for a while.
         """
         joined = time.monotonic()
+        # What ends from here on is not committed by the way: a commit after the positions were read would
+        # make them look like another member's, and what is under way would be done again.
+        owned, self._owned = self._owned, set()
         # The client would fetch while this callback still runs; it would be read again, but only after the
         # request that follows, which waits for more.
         self.consumer.pause(*assigned)
         generation = generation_of(self.consumer)
-        straight_back = self._owned if generation == self._generation + 1 else set()
+        straight_back = owned if generation == self._generation + 1 else set()
         starts, ends, metadata = await self._positions_at_last(assigned)
         adopted = adoptable(assigned, straight_back, self._committed, starts)
         positions = [
@@ -340,6 +344,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._prove(joined)
         self._epoch += 1
         self._generation, self._owned, self._committed = generation, set(assigned), dict(starts)
+        self._next = {tp: starts[tp] for tp in readable}
         self._pending.clear()
         log.info(
             "partitions assigned",
@@ -349,6 +354,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             generation=generation,
         )
         await self._handler.on_assigned(positions, self._epoch)
+        self.commit_soon((tp.topic, tp.partition) for tp in adopted)  # what ended meanwhile
 
     async def _say_that_we_begin(self, positions: Sequence[Position]) -> None:
         """Commit, before anything is worked on, that a member begins: if it dies, the next one can tell."""
@@ -421,7 +427,15 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         return committed, last, {tp: metadata for tp, (_, metadata) in known.items()}
 
     async def _next_batch(self, consumer: AIOKafkaConsumer) -> tuple[Record, ...]:
-        batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+        try:
+            batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
+        except KafkaError:
+            # One partition cannot be read, and what the client took out of others before it came to that is
+            # lost with the error: it would be committed past, in silence.
+            for tp in self._next.keys() & consumer.assignment():
+                consumer.seek(tp, self._next[tp])
+            raise
+        self._next |= {tp: records[-1].offset + 1 for tp, records in batches.items() if records}
         return tuple(chain.from_iterable(batches.values()))
 
     async def _take(self, msg: tuple[Record, ...]) -> None:
@@ -451,6 +465,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         for tp, offset in first.items():
             if tp in self.consumer.assignment():
                 self.consumer.seek(tp, offset)
+                self._next[tp] = offset
 
     async def _commit_in_time(self) -> None:
         while self._pending:

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, CorruptRecordException
 from faststream._internal.endpoint.subscriber.utils import MultiLock
 from faststream.kafka import KafkaBroker
 
@@ -210,6 +210,87 @@ async def test_a_stop_waits_for_the_batch_that_is_being_taken() -> None:
     subscriber.running = True
     await subscriber.consume_one((a_record(0),))
     assert (held, lock.empty) == ([True], True)
+
+
+async def test_what_ends_while_the_group_joins_is_committed_after_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A run ends after the positions were read: a commit then would make its partition look a stranger's."""
+    place, done, adopted = TopicPartition(*PLACE), [11], []
+    kafka = {place: 10}
+    generations = iter([1, 1, 2, 2])
+
+    class Joining(Consumer):
+        async def commit(self, offsets: dict[TopicPartition, tuple[int, str]]) -> None:
+            self.committed.append(offsets)
+            kafka.update((tp, offset) for tp, (offset, _) in offsets.items())
+
+        def pause(self, *_: TopicPartition) -> None: ...
+
+        resume = seek = pause
+
+        async def beginning_offsets(self, places: Any) -> dict[TopicPartition, int]:
+            # The longest way of the callback: the positions are read, and nothing is said of them yet.
+            done[0] += 1
+            subscriber.commit_soon([PLACE], 1)
+            await settle()
+            return dict.fromkeys(places, 0)
+
+        async def end_offsets(self, places: Any) -> dict[TopicPartition, int]:
+            return dict.fromkeys(places, 99)
+
+    async def committed(*_: Any) -> dict[TopicPartition, tuple[int, str]]:
+        return {tp: (offset, "") for tp, offset in kafka.items()}
+
+    async def on_assigned(positions: Any, _: int) -> None:
+        adopted.extend((it.offset, it.adopt) for it in positions)
+
+    consumer = Joining()
+    handler = SimpleNamespace(
+        commit_of=lambda *_: (done[0], "m"), metadata_at=lambda _: "begun", on_assigned=on_assigned
+    )
+    for name in ("COMMIT_PAUSE", "SHORT_COMMIT_PAUSE"):
+        monkeypatch.setattr(subscriber_module, name, 0)
+    for name in ("watch_heartbeats", "read_as_ours", "fetch_afterwards"):
+        monkeypatch.setattr(subscriber_module, name, lambda *_, **__: None)
+    monkeypatch.setattr(subscriber_module, "committed_offsets", committed)
+    monkeypatch.setattr(subscriber_module, "generation_of", lambda _: next(generations))
+    monkeypatch.setattr(AgentSubscriber, "consumer", property(lambda _: consumer))
+    subscriber = a_subscriber(handler)
+    await subscriber.on_partitions_assigned({place})
+    subscriber.commit_soon([PLACE], 1)
+    await subscriber.commit_now()
+    assert kafka == {place: 12}
+    await subscriber.on_partitions_assigned({place})
+    assert adopted == [(10, False), (12, True)]
+    await subscriber.commit_now()
+    assert kafka == {place: 13}
+
+
+async def test_what_others_were_given_up_with_is_read_again() -> None:
+    good, bad = TopicPartition("tasks.reader", 0), TopicPartition("tasks.reader", 1)
+    sought: dict[TopicPartition, int] = {}
+    answers: list[Any] = [{good: [a_record(4)]}, CorruptRecordException("tasks.reader/1: broken")]
+
+    class Reading:
+        async def getmany(self, **_: Any) -> Any:
+            answer = answers.pop(0)
+            if isinstance(answer, Exception):
+                raise answer
+            return answer
+
+        def assignment(self) -> set[TopicPartition]:
+            return {good, bad}
+
+        def seek(self, place: TopicPartition, offset: int) -> None:
+            sought[place] = offset
+
+    subscriber, consumer = a_subscriber(SimpleNamespace()), Reading()
+    subscriber._next = {good: 4, bad: 7}
+    assert [it.offset for it in await subscriber._next_batch(consumer)] == [4]
+    with pytest.raises(CorruptRecordException):
+        await subscriber._next_batch(consumer)
+    assert sought == {good: 5, bad: 7}
 
 
 def test_partitions_of_one_number_are_adopted_together_or_not_at_all() -> None:

@@ -4,6 +4,7 @@ import asyncio
 import json
 import math
 import sys
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -1283,3 +1284,23 @@ async def test_what_happens_is_counted() -> None:
     assert count("skipped_total", reason="duplicate") == 1
     assert count("rebalances_total") == 1
     assert count("run_seconds_count") == 2
+
+
+async def test_what_is_said_of_work_that_runs_nothing_is_not_said_of_the_run_before_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    world = await a_world()
+    answers, told = world.worker._answers, []
+    encode = answers.encode
+
+    def watched(work: Any, given: Any, result: Any) -> Any:
+        try:
+            told.append((work.kind, current_task().id))
+        except LookupError:
+            told.append((work.kind, None))
+        return encode(work, given, result)
+
+    monkeypatch.setattr(answers, "encode", watched)
+    odd = replace(event(1), headers=(("ce_id", b"1"),))
+    await world.give(event(0, key=b"a"), replace(odd, key=b"b"), event(2, key=b"c"))
+    assert told == [("run", "id-0"), ("invalid", None), ("run", "id-2")]

@@ -28,7 +28,7 @@ use crate::record_batch::{self, Batch, Producer, Records};
 ///
 /// Raises:
 ///     TypeError: A part is of another type.
-#[pyclass(frozen, module = "streams.kafka.record_batch")]
+#[pyclass(frozen, module = "streams.kafka.fetched")]
 pub(super) struct Record {
     #[pyo3(get)]
     topic: Py<PyString>,
