@@ -66,7 +66,6 @@ UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Envelope = _rust.Envelope
 EncodedHeaders = _rust.EncodedHeaders
-Header = tuple[str, bytes | None]
 Headers = list[tuple[str, bytes]]
 
 

@@ -245,5 +245,5 @@ def current_task() -> Task:
 
 
 def set_current_task(task: Task | Attempt | None) -> None:
-    """Make `task` the current one in the calling context; the runtime does this before `execute`."""
+    """Make `task` the current one in the calling context, or none; the runtime does this before `execute`."""
     _current.set(task)

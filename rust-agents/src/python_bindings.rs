@@ -52,10 +52,7 @@ mod _rust {
 ///     ValueError: A part has four gigabytes or more.
 #[pyfunction]
 fn record_digest(record: &Bound<'_, PyAny>) -> PyResult<String> {
-    parts_of_record(record, |it| {
-        let digest = digests::record_digest(it.key, it.value, it.headers).ok_or_else(too_large)?;
-        Ok(digests::hexadecimal(&digest))
-    })
+    parts_of_record(record, |it| Ok(digests::hexadecimal(&it.digest()?)))
 }
 
 /// Name a run: `streams.envelope.run_id` says how.

@@ -30,13 +30,10 @@ class Fetched:
         data: As Kafka sent them; the last may be cut off.
         topic: Where they were fetched.
         partition: Where they were fetched.
-
-    Attributes:
-        data: The same.
     """
 
     def __init__(self, data: bytes, topic: str, partition: int) -> None:
-        self.data, self._topic, self._partition = data, topic, partition
+        self._data, self._topic, self._partition = data, topic, partition
         self._theirs = MemoryRecords(data)
         self._at = 0
 
@@ -52,16 +49,16 @@ class Fetched:
         what is compressed as no library here can read, an UnsupportedCodecError.
         """
         theirs, begin = self._theirs.next_batch(), self._at
-        end = begin + AFTER_LENGTH + int.from_bytes(self.data[begin + LENGTH : begin + AFTER_LENGTH], "big")
+        end = begin + AFTER_LENGTH + int.from_bytes(self._data[begin + LENGTH : begin + AFTER_LENGTH], "big")
         self._at = end
         if theirs.is_control_batch:
             return theirs
-        if self.data[begin + FORMAT] == PRESENT:
+        if self._data[begin + FORMAT] == PRESENT:
             return _Batch(theirs, partial(self._read, begin, end))
         return _Batch(theirs, partial(map, self._converted, theirs))
 
     def _read(self, begin: int, end: int) -> Iterator[Record]:
-        data, codec = self.data, self.data[begin + ATTRIBUTES] & COMPRESSED
+        data, codec = self._data, self._data[begin + ATTRIBUTES] & COMPRESSED
         if codec:
             data = self._decompressed(codec, begin, end)
             begin, end = 0, len(data)
@@ -71,10 +68,10 @@ class Fetched:
             raise CorruptRecordException(f"{self._topic}/{self._partition}: {error}") from None
 
     def _decompressed(self, codec: int, begin: int, end: int) -> bytes:
-        head = bytearray(self.data[begin : begin + HEAD])
+        head = bytearray(self._data[begin : begin + HEAD])
         head[ATTRIBUTES] &= ~COMPRESSED
         try:
-            return bytes(head) + bytes(CODECS[codec](self.data[begin + HEAD : end]))
+            return bytes(head) + bytes(CODECS[codec](self._data[begin + HEAD : end]))
         except (KeyError, NotImplementedError) as error:
             raise UnsupportedCodecError(
                 f"{self._topic}/{self._partition}: a batch is compressed with codec {codec}: {error}"

@@ -7,7 +7,7 @@ from inspect import GEN_CREATED, getgeneratorstate
 from typing import Any
 
 from aiokafka import AIOKafkaConsumer, TopicPartition
-from aiokafka.consumer import fetcher
+from aiokafka.consumer import fetcher as fetching
 from aiokafka.record.memory_records import MemoryRecords
 
 from streams.kafka.fetched import Fetched, Record
@@ -73,7 +73,7 @@ class _Kept:
         self.size_in_bytes = theirs.size_in_bytes
 
 
-fetcher.MemoryRecords = _Kept
+fetching.MemoryRecords = _Kept
 
 
 def read_as_ours(consumer: AIOKafkaConsumer) -> None:
@@ -90,7 +90,9 @@ def read_as_ours(consumer: AIOKafkaConsumer) -> None:
         woken: bool = await proceed(*given)
         for place, result in fetcher._records.items():  # noqa: SLF001 (module's purpose)
             found = getattr(result, "_partition_records", None)  # none of an error, or of what is read
-            if found is not None and getgeneratorstate(found._records_iterator) == GEN_CREATED:  # noqa: SLF001 (as above)
+            if found is None or not isinstance(found._records, _Kept):  # noqa: SLF001 (as above)
+                continue  # it is ours already
+            if getgeneratorstate(found._records_iterator) == GEN_CREATED:  # noqa: SLF001 (as above)
                 found._records = Fetched(found._records.data, place.topic, place.partition)  # noqa: SLF001 (as above)
                 found._consumer_record = _as_it_is  # noqa: SLF001 (as above)
         return woken

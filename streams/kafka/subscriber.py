@@ -441,20 +441,20 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
     async def _take(self, msg: tuple[Record, ...]) -> None:
         with self._subscriber.lock:  # what stops the subscriber waits for it
             if self._subscriber.running:
-                # Stamped here, with no await since the client handed the batch out: what is read before a
-                # rebalance and handled after it carries the old epoch, and the runtime drops it.
-                await self._handle((msg, self._epoch))
+                await self._handle(msg)
 
     async def _handle(self, batch: Any) -> None:
-        records, epoch = batch
+        # Stamped here, with no await since the client handed the batch out: what is read before a rebalance
+        # and handled after it carries the old epoch, and the runtime drops it.
+        epoch = self._epoch
         try:
-            await self._handler.on_records(records, epoch)
+            await self._handler.on_records(batch, epoch)
         except Exception:
             # FastStream would begin anew with the next batch, and the records of this one would never be
             # done. Reading it again costs little: what was taken before the failure is recognised.
             log.exception("a batch could not be taken, reading it again", group=self._group)
             await asyncio.sleep(RETRY_PAUSE)
-            self._read_again(records, epoch)
+            self._read_again(batch, epoch)
 
     def _read_again(self, records: Sequence[Record], epoch: int) -> None:
         if epoch != self._epoch:

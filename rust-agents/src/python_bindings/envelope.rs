@@ -397,7 +397,7 @@ pub(super) fn take_event(record: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>
         let Some(read) = headers::read(it.headers) else {
             return Ok(None);
         };
-        let digest = digests::record_digest(it.key, it.value, it.headers).ok_or_else(too_large)?;
+        let digest = it.digest()?;
         let ours = record.cast::<Record>().ok();
         let envelope = Envelope::read(&read, ours).ok_or_else(too_large)?;
         Ok(Some(Envelope { digest: Some(digest), ..envelope }))

@@ -10,7 +10,8 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PySequence, PyString, PyTuple};
 
 use super::envelope::EncodedHeaders;
-use super::{held, parts_of};
+use super::{held, parts_of, too_large};
+use crate::digests::{self, Hash};
 use crate::headers::{Encoded, Header};
 use crate::record_batch::{self, Batch, Producer, Records};
 
@@ -91,9 +92,16 @@ impl Record {
 
 /// The parts of a record that say what it is, wherever it is.
 pub(super) struct Parts<'a> {
-    pub(super) key: Option<&'a [u8]>,
-    pub(super) value: Option<&'a [u8]>,
+    key: Option<&'a [u8]>,
+    value: Option<&'a [u8]>,
     pub(super) headers: &'a [Header<'a>],
+}
+
+impl Parts<'_> {
+    /// Hashes all of them.
+    pub(super) fn digest(&self) -> PyResult<Hash> {
+        digests::record_digest(self.key, self.value, self.headers).ok_or_else(too_large)
+    }
 }
 
 /// Takes a record apart: one of ours, or anything with `key`, `value` and `headers`.

@@ -22,13 +22,15 @@ pub(super) enum Name {
     Rounds,
 }
 
+const NAMES: usize = Name::Rounds as usize + 1;
+
 /// One of each, in the order of their names.
-pub(super) type All<'a> = [Option<&'a str>; Name::Rounds as usize + 1];
+pub(super) type All<'a> = [Option<&'a str>; NAMES];
 
 /// All texts of one event.
 pub(super) struct Texts {
     kept: Kept,
-    places: [Place; Name::Rounds as usize + 1],
+    places: [Place; NAMES],
 }
 
 enum Kept {
@@ -49,7 +51,7 @@ impl Texts {
     /// Finds texts in the headers of a record, of which they are parts. None: they are not.
     pub(super) fn in_headers(record: &Bound<'_, Record>, texts: All<'_>) -> Option<Self> {
         let begin = record.get().headers().bytes().as_ptr().addr();
-        let mut places = [NOWHERE; Name::Rounds as usize + 1];
+        let mut places = [NOWHERE; NAMES];
         for (place, text) in places.iter_mut().zip(texts) {
             if let Some(text) = text {
                 *place = Place::new(text.as_ptr().addr().checked_sub(begin)?, text.len())?;
@@ -62,7 +64,7 @@ impl Texts {
     /// Keeps texts. None: they are longer than a place can say.
     pub(super) fn here(texts: All<'_>) -> Option<Self> {
         let mut all = String::with_capacity(texts.iter().flatten().map(|it| it.len()).sum());
-        let mut places = [NOWHERE; Name::Rounds as usize + 1];
+        let mut places = [NOWHERE; NAMES];
         for (place, text) in places.iter_mut().zip(texts) {
             if let Some(text) = text {
                 *place = Place::new(all.len(), text.len())?;
