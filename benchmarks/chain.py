@@ -24,7 +24,7 @@ from benchmarks.harness import (
     table,
 )
 
-AGENTS = ["one", "two", "three", "four", "five"]
+AGENTS = ("one", "two", "three", "four", "five")
 RATE, WARM, SECONDS = 50, 2, 12
 NUMBER = re.compile(rb'"number": ?(\d+)')
 
@@ -126,7 +126,6 @@ async def callboard(arena: Arena) -> Figures:
             """Give the input back."""
             return AgentResult(status=AgentStatus.COMPLETED, output=input_data)
 
-    await arena.make(*AGENTS)
     workflow = Workflow(WORKFLOW)
     step: Any = None
     for name in AGENTS:
@@ -144,7 +143,6 @@ async def faststream(arena: Arena) -> Figures:
     from faststream import FastStream
     from faststream.kafka import KafkaBroker
 
-    await arena.make(*AGENTS)
     broker = KafkaBroker(arena.servers, logger=None)
     source = f"{arena.prefix}tasks.{AGENTS[0]}"
     for name in AGENTS:
@@ -167,6 +165,6 @@ def _handler(broker: Any, source: str, target: str, group: str) -> None:
 
 
 WAYS = {
-    "callboard": Way("Callboard: five agents", "at least once, deduped, order per key", callboard),
-    "faststream": Way("FastStream: five default handlers", "at most once", faststream),
+    "callboard": Way("Callboard: five agents", "at least once, deduped, order per key", callboard, AGENTS),
+    "faststream": Way("FastStream: five default handlers", "at most once", faststream, AGENTS),
 }

@@ -1,7 +1,8 @@
 """What all measurements share: a real Kafka, processes of their own for each way, and figures side by side.
 
-Each way runs in a process of its own on uvloop, as `callboard run` does. CPU is that process's (user and
-system): the number to trust on a shared machine. Never compare figures of two runs, only ratios within one.
+Each way runs in a process of its own on uvloop, as `callboard run` does. Those of others import nothing of
+Callboard, which changes the Kafka client. CPU is that process's (user and system): the number to trust on a
+shared machine. Never compare figures of two runs, only ratios within one.
 """
 
 import asyncio
@@ -16,12 +17,13 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 from uuid import uuid4
 
 import uvloop
 
-from streams.kafka.connection import Connection
+if TYPE_CHECKING:
+    from streams.kafka.connection import Connection
 
 Figures = dict[str, float]
 Run = Callable[["Arena"], Awaitable[Figures]]
@@ -37,11 +39,15 @@ class Way(NamedTuple):
         title: What it is.
         delivery: What it promises: a figure at most once is not comparable to one at least once.
         run: Does it.
+        agents: Whose topics it needs; if there are some, the last one's results are counted in the end.
+        filled: The first one's tasks are there before it begins.
     """
 
     title: str
     delivery: str
     run: Run
+    agents: tuple[str, ...] = ()
+    filled: bool = False
 
 
 @dataclass(frozen=True)
@@ -63,8 +69,10 @@ class Arena:
     keys: int = 1000
 
     @property
-    def connection(self) -> Connection:
+    def connection(self) -> "Connection":
         """How Kafka is reached."""
+        from streams.kafka.connection import Connection
+
         return Connection.plaintext(self.servers)
 
     @property
@@ -143,11 +151,11 @@ class Arena:
 
     async def until_full(self, topic: str, *, pause: float = 0.1) -> None:
         """Wait until a topic has as many records as there are events, asking the broker now and then."""
-        from streams.kafka.reader import Reader
+        from aiokafka import AIOKafkaConsumer, TopicPartition
 
-        async with Reader(self.connection) as reader:
-            places = await reader.partitions([topic])
-            while sum((await reader.end_offsets(places)).values()) < self.events:
+        places = [TopicPartition(topic, number) for number in range(self.partitions)]
+        async with AIOKafkaConsumer(bootstrap_servers=self.servers) as consumer:
+            while sum((await consumer.end_offsets(places)).values()) < self.events:
                 await asyncio.sleep(pause)
 
     async def expect(self, topic: str) -> None:
@@ -234,20 +242,34 @@ def in_turn(
     return found
 
 
-def child(module: str, way: str, servers: str, fields: Mapping[str, Any]) -> Figures:
-    """Run one way in a process of its own."""
-    arena = {"servers": servers, "name": f"bench-{way}-{uuid4().hex[:8]}", **fields}
-    done = subprocess.run(
-        command(f"benchmarks.{module}", way, arena),
-        check=False,
-        capture_output=True,
-        text=True,
-        env=os.environ | {"CALLBOARD_LLM": "off"},
-    )
-    if done.returncode:
-        raise SystemExit(f"{module} {way} failed:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+def child(module: str, name: str, servers: str, fields: Mapping[str, Any]) -> Figures:
+    """Run one way in a process of its own, with its topics made and filled before and checked behind it."""
+    way: Way = importlib.import_module(f"benchmarks.{module}").WAYS[name]
+    arena = Arena(servers, f"bench-{name}-{uuid4().hex[:8]}", **fields)
+    try:
+        asyncio.run(_prepare(arena, way))
+        done = subprocess.run(
+            command(f"benchmarks.{module}", name, vars(arena)),
+            check=False,
+            capture_output=True,
+            text=True,
+            env=os.environ | {"CALLBOARD_LLM": "off"},
+        )
+        if done.returncode:
+            raise SystemExit(f"{module} {name} failed:\n{done.stdout[-1000:]}\n{done.stderr[-3000:]}")
+        if way.agents:
+            asyncio.run(arena.expect(f"{arena.prefix}results.{way.agents[-1]}"))
+    finally:
+        asyncio.run(arena.remove())
     figures: Figures = json.loads(done.stdout.splitlines()[-1])
     return figures
+
+
+async def _prepare(arena: Arena, way: Way) -> None:
+    if way.agents:
+        await arena.make(*way.agents)
+    if way.filled:
+        await arena.fill(f"{arena.prefix}tasks.{way.agents[0]}")
 
 
 def command(module: str, work: str, arena: Mapping[str, Any]) -> list[str]:
@@ -271,17 +293,8 @@ def main() -> None:
     module_name, work, fields = sys.argv[1:]
     module, arena = importlib.import_module(module_name), Arena(**json.loads(fields))
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        if work in module.WAYS:
-            print(json.dumps(runner.run(_cleaned_up(module.WAYS[work], arena))))
-        else:
-            print(json.dumps(runner.run(getattr(module, work)(arena))))
-
-
-async def _cleaned_up(way: Way, arena: Arena) -> Figures:
-    try:
-        return await way.run(arena)
-    finally:
-        await arena.remove()
+        run = module.WAYS[work].run if work in module.WAYS else getattr(module, work)
+        print(json.dumps(runner.run(run(arena))))
 
 
 if __name__ == "__main__":

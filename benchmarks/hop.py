@@ -6,11 +6,18 @@ What a process takes for one event, start and stop included, is measured as well
 import asyncio
 from typing import Any
 
-from benchmarks.harness import WORKFLOW, Arena, Figures, Meter, Report, Spread, Way, in_turn, table
+from benchmarks.harness import WORKFLOW, Arena, Figures, Meter, Report, Run, Spread, Way, in_turn, table
 
 EVENTS, FEW = 100_000, 4_000
 SLOW = ("faststream", "faststream_acknowledged")
 CONCURRENCY = 500
+# What the product's own producer is given.
+PRODUCER_OPTIONS: Any = {
+    "acks": "all",
+    "enable_idempotence": True,
+    "max_batch_size": 128 * 1024,
+    "max_request_size": 8 * 1024 * 1024,
+}
 
 
 def measure(servers: str, rounds: int) -> Report:
@@ -71,26 +78,20 @@ async def callboard(arena: Arena) -> Figures:
             """Give the input back."""
             return AgentResult(status=AgentStatus.COMPLETED, output=input_data)
 
-    await arena.make("noop")
-    await arena.fill(f"{arena.prefix}tasks.noop")
     workflow = Workflow(WORKFLOW)
     workflow.step(Noop(AgentConfig(name="noop", concurrency=CONCURRENCY)))
     app = AgentApp(workflow, name=arena.name, settings=arena.settings())
     meter = Meter()
     async with app.start_lifespan_context():
         await arena.until_full(f"{arena.prefix}results.noop")
-    figures = meter.read()
-    await arena.expect(f"{arena.prefix}results.noop")
-    return figures
+    return meter.read()
 
 
 async def raw(arena: Arena) -> Figures:
     """The least a correct loop can do: forward each record with its headers, pipelined, commit per batch."""
     from aiokafka import AIOKafkaConsumer, AIOKafkaProducer
 
-    from streams.kafka.publisher import PRODUCER_OPTIONS
-
-    source, target = await _filled(arena)
+    source, target = _topics(arena)
     consumer = AIOKafkaConsumer(
         source,
         bootstrap_servers=arena.servers,
@@ -123,9 +124,7 @@ async def raw(arena: Arena) -> Figures:
             done += len(sent)
     await consumer.stop()
     await producer.stop()
-    figures = meter.read()
-    await arena.expect(target)
-    return figures
+    return meter.read()
 
 
 async def faststream_batch(arena: Arena) -> Figures:
@@ -133,9 +132,7 @@ async def faststream_batch(arena: Arena) -> Figures:
     from faststream import AckPolicy, FastStream
     from faststream.kafka import KafkaBroker, KafkaMessage
 
-    from streams.kafka.publisher import PRODUCER_OPTIONS
-
-    source, target = await _filled(arena)
+    source, target = _topics(arena)
     broker = KafkaBroker(arena.servers, logger=None, apply_types=False, **PRODUCER_OPTIONS)
     state: Any = broker.config.producer
 
@@ -192,7 +189,7 @@ async def _one_by_one(arena: Arena, **options: Any) -> Figures:
     from faststream import FastStream
     from faststream.kafka import KafkaBroker
 
-    source, target = await _filled(arena)
+    source, target = _topics(arena)
     broker = KafkaBroker(arena.servers, logger=None)
 
     @broker.publisher(target)
@@ -203,11 +200,8 @@ async def _one_by_one(arena: Arena, **options: Any) -> Figures:
     return await _until_done(arena, FastStream(broker, logger=None), target)
 
 
-async def _filled(arena: Arena) -> tuple[str, str]:
-    await arena.make("noop")
-    source, target = f"{arena.prefix}tasks.noop", f"{arena.prefix}results.noop"
-    await arena.fill(source)
-    return source, target
+def _topics(arena: Arena) -> tuple[str, str]:
+    return f"{arena.prefix}tasks.noop", f"{arena.prefix}results.noop"
 
 
 async def _until_done(arena: Arena, app: Any, target: str) -> Figures:
@@ -215,21 +209,23 @@ async def _until_done(arena: Arena, app: Any, target: str) -> Figures:
     await app.start()
     await arena.until_full(target)
     await app.stop()
-    figures = meter.read()
-    await arena.expect(target)
-    return figures
+    return meter.read()
+
+
+def _way(title: str, delivery: str, run: Run) -> Way:
+    return Way(title, delivery, run, agents=("noop",), filled=True)
 
 
 WAYS = {
-    "raw": Way("aiokafka: `getmany`, `send` of value, key and headers", "at least once", raw),
-    "callboard": Way(
+    "raw": _way("aiokafka: `getmany`, `send` of value, key and headers", "at least once", raw),
+    "callboard": _way(
         "Callboard: a no-op agent, everything on",
         "at least once, deduped, order per key, deadlines",
         callboard,
     ),
-    "faststream_batch": Way("FastStream: a batch of raw records", "at least once", faststream_batch),
-    "faststream": Way("FastStream: default handler and `@publisher`", "at most once", faststream),
-    "faststream_acknowledged": Way(
+    "faststream_batch": _way("FastStream: a batch of raw records", "at least once", faststream_batch),
+    "faststream": _way("FastStream: default handler and `@publisher`", "at most once", faststream),
+    "faststream_acknowledged": _way(
         "FastStream: the same with `NACK_ON_ERROR`", "at least once", faststream_acknowledged
     ),
 }

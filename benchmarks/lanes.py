@@ -71,17 +71,13 @@ async def callboard(arena: Arena) -> Figures:
             await order.work(event.key or b"", event.offset)
             return AgentResult(status=AgentStatus.COMPLETED, output=input_data)
 
-    await arena.make("worker")
-    await arena.fill(f"{arena.prefix}tasks.worker")
     workflow = Workflow(WORKFLOW)
     workflow.step(Worker(AgentConfig(name="worker", concurrency=CONCURRENCY)))
     app = AgentApp(workflow, name=arena.name, settings=arena.settings())
     async with app.start_lifespan_context():
         meter = Meter()
         await arena.until_full(f"{arena.prefix}results.worker", pause=0.02)
-        figures = meter.read()
-    await arena.expect(f"{arena.prefix}results.worker")
-    return figures
+        return meter.read()
 
 
 async def faststream(arena: Arena) -> Figures:
@@ -89,9 +85,7 @@ async def faststream(arena: Arena) -> Figures:
     from faststream import FastStream
     from faststream.kafka import KafkaBroker, KafkaMessage
 
-    await arena.make("worker")
     source, target = f"{arena.prefix}tasks.worker", f"{arena.prefix}results.worker"
-    await arena.fill(source)
     order = Order()
     broker = KafkaBroker(arena.servers, logger=None)
 
@@ -108,11 +102,12 @@ async def faststream(arena: Arena) -> Figures:
     await arena.until_full(target, pause=0.02)
     figures = meter.read()
     await app.stop()
-    await arena.expect(target)
     return figures
 
 
 WAYS = {
-    "callboard": Way(f"Callboard: lanes, `concurrency={CONCURRENCY}`", "at least once", callboard),
-    "faststream": Way("FastStream: one by one", "at most once", faststream),
+    "callboard": Way(
+        f"Callboard: lanes, `concurrency={CONCURRENCY}`", "at least once", callboard, ("worker",), filled=True
+    ),
+    "faststream": Way("FastStream: one by one", "at most once", faststream, ("worker",), filled=True),
 }

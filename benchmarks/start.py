@@ -73,8 +73,6 @@ async def _first(arena: Arena, code: str, *command: str) -> Figures:
     from tempfile import TemporaryDirectory
 
     source, target = f"{arena.prefix}tasks.noop", f"{arena.prefix}results.noop"
-    await arena.make("noop")
-    await arena.fill(source)
     with TemporaryDirectory() as folder:
         file = Path(folder) / "worker.py"
         file.write_text(code.format(name=arena.name, servers=arena.servers, source=source, target=target))
@@ -95,6 +93,6 @@ async def _first(arena: Arena, code: str, *command: str) -> Figures:
 
 
 WAYS = {
-    "callboard": Way("`callboard run`", "at least once", callboard),
-    "faststream": Way("`faststream run`", "at most once", faststream),
+    "callboard": Way("`callboard run`", "at least once", callboard, ("noop",), filled=True),
+    "faststream": Way("`faststream run`", "at most once", faststream, ("noop",), filled=True),
 }
