@@ -13,6 +13,7 @@ __all__ = [
     "Record",
     "Turn",
     "encode_records",
+    "moment",
     "next_traceparent",
     "read_event",
     "read_records",
@@ -189,18 +190,19 @@ class _Record(Protocol):
 def record_digest(record: _Record) -> str: ...
 def run_id(prefix: bytes, *identity: str) -> str: ...
 def uuid_of(name: str) -> str: ...
+def moment(milliseconds: int) -> str: ...
 def read_event(headers: Iterable[tuple[str, bytes | None]]) -> Envelope | None: ...
 def read_records(data: bytes, begin: int, end: int, topic: str, partition: int) -> list[Record]: ...
 def take_event(record: _Record) -> Envelope | None: ...
 def write_event(
-    common: EncodedHeaders, envelope: Envelope, time: str, causes: Sequence[tuple[str, str]]
+    common: EncodedHeaders, envelope: Envelope, time: int, causes: Sequence[tuple[str, str]]
 ) -> EncodedHeaders: ...
 def write_answer(
     common: EncodedHeaders,
     given: Envelope,
     record: _Record,
     run: str,
-    time: str,
+    time: int,
     joined: Sequence[tuple[Envelope, _Record]] | None,
     status: str,
     budget: Budget | None,
@@ -215,8 +217,8 @@ def write_result(
     artifacts: bytes,
     usage: bytes,
     attempts: int,
-    started_at: str | None,
-    finished_at: str,
+    started_at: int | None,
+    finished_at: int,
     run: str,
     root_agent: str,
     root_id: str,

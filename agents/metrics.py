@@ -5,7 +5,9 @@ Labels are agents, topics and closed sets of words; never ids of workflows, even
 
 from typing import Final, TypeVar
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+from prometheus_client import CollectorRegistry, Counter, Gauge
+
+from agents.histogram import Histogram, Observed
 
 M = TypeVar("M", Counter, Gauge, Histogram)
 
@@ -67,8 +69,8 @@ TABLE: Final = (
 def _make(
     name: str, kind: type[Counter | Gauge | Histogram], labels: tuple[str, ...], text: str
 ) -> Counter | Gauge | Histogram:
-    if kind is Histogram:
-        return Histogram(f"callboard_{name}", text, labels, registry=REGISTRY, buckets=SECONDS)
+    if issubclass(kind, Histogram):
+        return kind(f"callboard_{name}", text, labels, registry=REGISTRY, buckets=SECONDS)
     return kind(f"callboard_{name}", text, labels, registry=REGISTRY)
 
 
@@ -81,7 +83,7 @@ def counter(name: str, *labels: str) -> Counter:
     Raises:
         TypeError: If the metric is no counter.
     """
-    return _typed(name, Counter, labels)
+    return _typed(name, Counter).labels(*labels)
 
 
 def gauge(name: str, *labels: str) -> Gauge:
@@ -90,20 +92,20 @@ def gauge(name: str, *labels: str) -> Gauge:
     Raises:
         TypeError: If the metric is no gauge.
     """
-    return _typed(name, Gauge, labels)
+    return _typed(name, Gauge).labels(*labels)
 
 
-def histogram(name: str, *labels: str) -> Histogram:
+def histogram(name: str, *labels: str) -> Observed:
     """Give the histogram of these label values.
 
     Raises:
         TypeError: If the metric is no histogram.
     """
-    return _typed(name, Histogram, labels)
+    return _typed(name, Histogram).labels(*labels)
 
 
-def _typed(name: str, kind: type[M], labels: tuple[str, ...]) -> M:
+def _typed(name: str, kind: type[M]) -> M:
     metric = _metrics[name]
     if not isinstance(metric, kind):
         raise TypeError(f"metric {name!r} is a {type(metric).__name__}, not a {kind.__name__}")
-    return metric.labels(*labels)
+    return metric

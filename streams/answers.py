@@ -31,12 +31,12 @@ class Given:
     """What came before: decoded once, inherited by the result.
 
     Attributes:
-        root: None: the run's own task; see `Answers.root`.
+        root: None: the run's own task.
         repository: Of that task.
     """
 
     input: Any
-    root: Root | RootValue | None
+    root: RootValue | None
     artifacts: Mapping[str, ArtifactReference]
     repository: RepositoryReference | None = None
 
@@ -80,48 +80,41 @@ class Answers:
             first = next(iter(parts.values()))
             return Given(
                 input={name: part.payload.output for name, part in parts.items()},
-                root=first.payload.root or RootValue(first.agent, work.envelope.round or work.envelope.id),
+                root=_told(first.payload.root)
+                or (first.agent, work.envelope.round or work.envelope.id, None, False, None),
                 artifacts=inherited,
             )
         if work.kind == "invalid":
             return Given(None, self._unknown_root(work), NO_ARTIFACTS)
         if work.source is None:
-            task = parse_task(record)
-            return Given(task.input, None, _by_name(task.artifacts), task.repository)
+            task, repository, artifacts = parse_task(record)
+            return Given(task, None, _by_name(artifacts), repository)
         result = parse(ResultPayload, record)
         if work.kind == "run" and failed(result, work.envelope):
             work.kind = "upstream_failed"
         return Given(
             input=result.output,
-            root=result.root or self._unknown_root(work),
+            root=_told(result.root) or self._unknown_root(work),
             artifacts=_by_name(result.artifacts),
         )
 
-    def root(self, work: Work, given: Given | None) -> Root | RootValue:
-        """Give the task the workflow began with; not kept while a run is under way, if the run can tell."""
+    def root(self, work: Work, given: Given) -> Root:
+        """Give the task the workflow began with, as agents see it."""
+        agent, identity, kept, omitted, repository = self._root(work, given)
+        return Root(agent=agent, id=identity, input=kept, input_omitted=omitted, repository=repository)
+
+    def _root(self, work: Work, given: Given | None) -> RootValue:
+        """Give the root; it is not kept while a run is under way, if the run can tell."""
         if given is None:
             return self._unknown_root(work)
         if given.root is not None:
             return given.root
         too_large = len(work.record.value or b"") > MAX_ROOT_INPUT_BYTES
         kept = None if too_large else given.input
-        return RootValue(self._name, work.envelope.id, kept, too_large, given.repository)
-
-    def task_root(self, work: Work, given: Given) -> Root:
-        """Give the root as agents see it."""
-        root = self.root(work, given)
-        if isinstance(root, Root):
-            return root
-        return Root(
-            agent=root.agent,
-            id=root.id,
-            input=root.input,
-            input_omitted=root.input_omitted,
-            repository=root.repository,
-        )
+        return self._name, work.envelope.id, kept, too_large, given.repository
 
     def _unknown_root(self, work: Work) -> RootValue:
-        return RootValue(work.source or self._name, work.envelope.round or work.envelope.id)
+        return work.source or self._name, work.envelope.round or work.envelope.id, None, False, None
 
     def encode(self, work: Work, given: Given | None, result: AgentResult[Any]) -> Outcome:
         """Write a result; one that cannot be written, or is too large, becomes a failure that says so."""
@@ -149,12 +142,8 @@ class Answers:
             " max.message.bytes of its topic allows; put the bulk into an artifact:"
             " AgentResult(artifacts=[Artifact(...)])"
         )
-        root = self.root(work, given)
-        slim = Given(
-            None,
-            RootValue(root.agent, root.id, input_omitted=True, repository=root.repository),
-            NO_ARTIFACTS,
-        )
+        agent, identity, _, _, repository = self._root(work, given)
+        slim = Given(None, (agent, identity, None, True, repository), NO_ARTIFACTS)
         return self._failure(work, slim, large)
 
     def _failure(self, work: Work, given: Given | None, why: AgentError) -> Outcome:
@@ -171,12 +160,12 @@ class Answers:
         error: ErrorDetail | None,
         way: Back | None,
     ) -> Outcome:
-        event, parts, workflow, now = work.envelope, work.parts, work.workflow, envelopes.now()
-        root = self.root(work, given)
+        event, parts, workflow, now = work.envelope, work.parts, work.workflow, envelopes.milliseconds()
+        root = self._root(work, given)
         back: BackPayload | None = None
         followers: tuple[str, ...] = ()
         if way is not None and workflow is not None:
-            entry = rounds.entry(event.rounds) or root.agent
+            entry = rounds.entry(event.rounds) or root[0]
             back = BackPayload(to=way.to, without=workflow.without(way.step, entry=entry))
             followers = (way.to,)
         elif workflow is not None:
@@ -246,6 +235,12 @@ def why_upstream_failed(work: Work) -> str:
 
 def _by_name(references: Sequence[ArtifactReference]) -> Mapping[str, ArtifactReference]:
     return {it.name: it for it in references} if references else NO_ARTIFACTS
+
+
+def _told(root: Root | None) -> RootValue | None:
+    if root is None:
+        return None
+    return root.agent, root.id, root.input, root.input_omitted, root.repository
 
 
 def event_of(record: Record) -> Event:

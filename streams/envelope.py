@@ -11,7 +11,7 @@ import uuid
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from functools import lru_cache
 from typing import Protocol
 
@@ -238,7 +238,7 @@ def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> Enc
         envelope: What the event is.
         causes: Identity and record digest of every event this one answers.
     """
-    return _rust.write_event(common(envelope.type, envelope.source), envelope, now(), causes)
+    return _rust.write_event(common(envelope.type, envelope.source), envelope, milliseconds(), causes)
 
 
 # Makes the headers of a run's result, as `encode` does of an envelope, with none made: there is one result
@@ -252,33 +252,23 @@ def common(kind: str, source: str) -> EncodedHeaders:
     return EncodedHeaders([*COMMON[kind], ("ce_source", source.encode())])
 
 
+def milliseconds() -> int:
+    """Give the present time, in milliseconds since 1970."""
+    return time.time_ns() // 1_000_000
+
+
+# Writes milliseconds since 1970 as CloudEvents wants a time: RFC 3339, UTC, with three digits of a fraction.
+moment = _rust.moment
+
+
 def now() -> str:
-    """Give the present time as CloudEvents wants it: RFC 3339, UTC, in milliseconds."""
-    return _clock.text(time.time_ns() // 1_000_000)
-
-
-class _Clock:
-    """Formats a moment once, however many events of that millisecond ask, and a second's date once."""
-
-    def __init__(self) -> None:
-        self._at, self._text = -1, ""
-        self._second, self._begin = -1, ""
-
-    def text(self, milliseconds: int) -> str:
-        if milliseconds != self._at:
-            second, rest = divmod(milliseconds, 1000)
-            if second != self._second:
-                self._second, self._begin = second, datetime.fromtimestamp(second, UTC).isoformat()[:-6]
-            self._at, self._text = milliseconds, f"{self._begin}.{rest:03}Z"
-        return self._text
-
-
-_clock = _Clock()
+    """Give the present time as `moment` writes it."""
+    return moment(milliseconds())
 
 
 def task_id() -> str:
     """Make a UUIDv7 (RFC 9562): it begins with the time in milliseconds, so ids sort by age."""
-    value = (time.time_ns() // 1_000_000 << 80) | int.from_bytes(os.urandom(10), "big")
+    value = (milliseconds() << 80) | int.from_bytes(os.urandom(10), "big")
     value = value & ~(0xF << 76) | (0x7 << 76)
     value = value & ~(0x3 << 62) | (0x2 << 62)
     return str(uuid.UUID(int=value))

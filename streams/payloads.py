@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -72,16 +71,15 @@ class ResultPayload(BaseModel):
     back: BackPayload | None = Field(default=None, description="none: it does not go back")
 
 
-class TaskValue(NamedTuple):
-    """What `TaskPayload` says, without being one: next to nothing is checked in the usual task."""
-
-    input: Any
-    repository: RepositoryReference | None = None
-    artifacts: tuple[ArtifactReference, ...] = ()
+# What `TaskPayload` says, without being one: next to nothing is checked in the usual task.
+TaskValue = tuple[Any, RepositoryReference | None, tuple[ArtifactReference, ...]]
 
 
 def read_task(value: bytes) -> TaskValue:
     """Read a task's JSON.
+
+    Returns:
+        Its input, repository and artifacts.
 
     Raises:
         ValidationError: If it is none.
@@ -91,20 +89,13 @@ def read_task(value: bytes) -> TaskValue:
     except ValueError:
         read = None
     if isinstance(read, dict) and "input" in read and "repository" not in read and "artifacts" not in read:
-        return TaskValue(read["input"])
+        return read["input"], None, ()
     task = TaskPayload.model_validate_json(value)
-    return TaskValue(task.input, task.repository, task.artifacts)
+    return task.input, task.repository, task.artifacts
 
 
-@dataclass(slots=True)
-class RootValue:
-    """What `Root` says, without being one: most agents never ask for it."""
-
-    agent: str
-    id: str
-    input: Any = None
-    input_omitted: bool = False
-    repository: RepositoryReference | None = None
+# What `Root` says, in the order of its fields, without being one: most agents never ask for it.
+RootValue = tuple[str, str, Any, bool, RepositoryReference | None]
 
 
 class ResultWriter:
@@ -129,10 +120,10 @@ class ResultWriter:
         artifacts: Mapping[str, ArtifactReference],
         usage: Usage | None,
         attempts: int,
-        started_at: str | None,
-        finished_at: str,
+        started_at: int | None,
+        finished_at: int,
         run: str,
-        root: Root | RootValue,
+        root: RootValue,
         followers: tuple[str, ...],
         back: BackPayload | None = None,
     ) -> bytes:
@@ -141,13 +132,14 @@ class ResultWriter:
         Raises:
             ValueError: If the output, or what is said about it, holds what JSON has no words for.
         """
-        given = _input(root.input)
+        root_agent, root_id, root_input, root_input_omitted, root_repository = root
+        given = _input(root_input)
         try:
             return _rust.write_result(
                 self._start,
                 status._value_,
                 # An agent that hands its input on gives the very object it was given.
-                _output(output, given if output is root.input else None),
+                _output(output, given if output is root_input else None),
                 verdict,
                 None if error is None else orjson.dumps(error, _plain),
                 orjson.dumps([*artifacts.values()], _plain) if artifacts else NO_ARTIFACTS,
@@ -156,11 +148,11 @@ class ResultWriter:
                 started_at,
                 finished_at,
                 run,
-                root.agent,
-                root.id,
+                root_agent,
+                root_id,
                 given,
-                root.input_omitted or given is None,
-                None if root.repository is None else orjson.dumps(root.repository, _plain),
+                root_input_omitted or given is None,
+                None if root_repository is None else orjson.dumps(root_repository, _plain),
                 followers,
                 None if back is None else orjson.dumps(back, _plain),
             )

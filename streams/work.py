@@ -55,7 +55,7 @@ class Work:
     error: AgentError | None = None
     parts: "dict[str, Part] | None" = None
     missing: tuple[str, ...] = ()
-    begun: str | None = None
+    begun: int | None = None  # milliseconds since 1970
     attempts: int = 0
     marked: int = 0  # begun in the journal first, by this worker of those that died in a row
     alone: bool = False  # run alone in its process

@@ -360,7 +360,7 @@ class AgentWorker:
             result = _without_running(work)
             if result is None:
                 started = time.monotonic()
-                work.begun = work.begun or envelopes.now()
+                work.begun = work.begun or envelopes.milliseconds()
                 work.attempts += 1
                 attempt = Attempt(self._task_of, work, given, number)
                 set_current_task(attempt)
@@ -417,7 +417,7 @@ class AgentWorker:
                 error_type=outcome.error.type if outcome.error else "",
                 message=outcome.error.message if outcome.error else "",
                 attempts=work.attempts,
-                first_time=work.begun,
+                first_time=None if work.begun is None else envelopes.moment(work.begun),
             ),
             run=work.run,
             agent=self.agent.name,
@@ -631,7 +631,7 @@ class AgentWorker:
             run_id=work.run,
             workflow_id=work.envelope.workflow_id,
             input=given.input,
-            root=self._answers.task_root(work, given),
+            root=self._answers.root(work, given),
             events=tuple(map(event_of, work.records)),
             artifacts=dict(given.artifacts),
             deadline=work.envelope.deadline,

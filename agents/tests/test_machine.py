@@ -377,6 +377,7 @@ USUAL: dict[str, list[Any]] = {
     "EncodedHeaders": [[("ce_id", b"1")]],
     "Envelope": ["i", "/s", "t", "w", None, "r", "failed", MOMENT, 3],
     "encode_records": [[(1, b"k", None, [("a", None)]), (2, None, b"v", HEADERS)], 1_000],
+    "moment": [0],
     "next_traceparent": [None, "run"],
     "Record": ["t", 0, 7, 1, 1, b"k", None, [("ce_id", b"1"), ("a", None)]],
     "read_event": [[("ce_id", b"1")]],
@@ -392,15 +393,15 @@ USUAL: dict[str, list[Any]] = {
         ENVELOPE,
         RECORD,
         "run",
-        "",
+        0,
         [(ENVELOPE, RECORD)],
         "failed",
         CallBudget(),
         None,
     ],
-    "write_event": [HEADERS, ENVELOPE, "", [("i", "d")]],
+    "write_event": [HEADERS, ENVELOPE, 0, [("i", "d")]],
     "write_result": [
-        *(b'{"agent":"a"', "completed", b"1", None, b"{}", b"[]", b"{}", 1, None, "then", "run"),
+        *(b'{"agent":"a"', "completed", b"1", None, b"{}", b"[]", b"{}", 1, None, 1, "run"),
         *("a", "i", b"2", True, None, ("b",), b"{}"),
     ],
 }
@@ -436,7 +437,7 @@ def test_no_value_makes_an_envelope_panic(name: str, value: Any) -> None:
     assert repr(envelope)
     with suppress(*REFUSED):
         envelope.identity()
-        _rust.write_event(HEADERS, envelope, "", [])
+        _rust.write_event(HEADERS, envelope, 0, [])
 
 
 class AgainstTheTwin(RuleBasedStateMachine):

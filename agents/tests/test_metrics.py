@@ -4,10 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
-from prometheus_client import Counter, Gauge, Histogram, generate_latest
+from hypothesis import given
+from hypothesis import strategies as st
+from prometheus_client import CollectorRegistry, Counter, Gauge, generate_latest
+from prometheus_client import Histogram as Theirs
 from prometheus_client.parser import text_string_to_metric_families
 
 from agents import metrics
+from agents.histogram import Histogram
 
 # A label of these has as many values as agents, topics or words of a closed set; never an id or a message.
 CLOSED = {"agent", "topic", "status", "type", "reason", "direction", "kind"}
@@ -61,6 +65,24 @@ def test_counting() -> None:
         )
         == 3
     )
+
+
+@given(st.lists(st.floats(min_value=0, max_value=5_000) | st.sampled_from(metrics.SECONDS)))
+def test_a_histogram_says_what_the_librarys_does(values: list[float]) -> None:
+    said = []
+    for kind in (Histogram, Theirs):
+        registry = CollectorRegistry()
+        histogram = kind("name", "Text.", ("a", "b"), registry=registry, buckets=metrics.SECONDS)
+        for value in values:
+            histogram.labels("one", "two").observe(value)
+        lines = generate_latest(registry).decode().splitlines()
+        said.append([line for line in lines if "_created" not in line])  # the library's, which nobody reads
+    assert said[0] == said[1] or not values
+
+
+def test_a_histogram_tells_how_many_labels_it_has() -> None:
+    with pytest.raises(ValueError, match="has the labels"):
+        metrics.histogram("run_seconds", "one", "two")
 
 
 def test_an_unknown_metric_or_a_wrong_number_of_labels() -> None:

@@ -1,5 +1,5 @@
-//! The reading of moments exists so that a usual deadline is a number without Python's help: whatever is
-//! odd about one is left to Python, which can say what it is.
+//! Moments are read and written here so that they are numbers without Python's help: whatever is odd about
+//! one that is read is left to Python, which can say what it is.
 
 const DAY: i64 = 24 * 60 * 60;
 
@@ -27,6 +27,44 @@ pub(crate) fn milliseconds(text: &str) -> Option<i64> {
         && second < 60;
     let seconds = days_since_1970(year, month, day) * DAY + hour * 3600 + minute * 60 + second;
     usual.then_some(seconds * 1000 + rest)
+}
+
+/// Writes milliseconds since 1970 as RFC 3339 has them, in UTC: `2026-01-31T12:00:00.000Z`.
+pub(crate) fn text(milliseconds: i64) -> String {
+    let (days, rest) = (milliseconds.div_euclid(DAY * 1000), milliseconds.rem_euclid(DAY * 1000));
+    let (year, month, day) = date_of(days);
+    let mut text = String::with_capacity("2026-01-31T12:00:00.000Z".len());
+    for (number, places, mark) in [
+        (year, 1000, '-'),
+        (month, 10, '-'),
+        (day, 10, 'T'),
+        (rest / 3_600_000, 10, ':'),
+        (rest / 60_000 % 60, 10, ':'),
+        (rest / 1000 % 60, 10, '.'),
+        (rest % 1000, 100, 'Z'),
+    ] {
+        // The formatter of the standard library takes as long as all the rest of a result.
+        let mut place = places;
+        while place > 0 {
+            let digit = u32::try_from(number / place % 10).unwrap_or_default();
+            text.extend(char::from_digit(digit, 10));
+            place /= 10;
+        }
+        text.push(mark);
+    }
+    text
+}
+
+/// Gives year, month and day of a day since 1970, counted in years that begin with March: then the leap day
+/// is the last of them.
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468;
+    let (age, day) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    let year = (day - day / 1460 + day / 36_524 - day / 146_096) / 365;
+    let day = day - (365 * year + year / 4 - year / 100);
+    let month = (5 * day + 2) / 153;
+    let (year, day) = (year + age * 400, day - (153 * month + 2) / 5 + 1);
+    if month < 10 { (year, month + 3, day) } else { (year + 1, month - 9, day) }
 }
 
 fn digits(text: &str) -> Option<i64> {

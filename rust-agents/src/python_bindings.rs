@@ -13,8 +13,8 @@ use pyo3::intern;
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
-use crate::digests;
 use crate::headers::Header;
+use crate::{digests, moments};
 use crate::{
     Amount, Ask, Assigned, Budget, Failure, Identity, Input, Lane, Limits, Misuse, Offer, Place,
     Seen, Spent,
@@ -39,7 +39,7 @@ mod _rust {
     #[pymodule_export]
     use super::results::{says_null, write_result};
     #[pymodule_export]
-    use super::{AgentRuntime, Turn, record_digest, run_id, uuid_of};
+    use super::{AgentRuntime, Turn, moment, record_digest, run_id, uuid_of};
 }
 
 /// Hash a record's exact key, value and headers: `streams.envelope.record_digest` says how.
@@ -76,6 +76,12 @@ fn run_id(prefix: &[u8], identity: &Bound<'_, PyTuple>) -> PyResult<String> {
 #[pyfunction]
 fn uuid_of(name: &str) -> String {
     digests::uuid_of(name)
+}
+
+/// Write milliseconds since 1970 as RFC 3339 has them, in UTC.
+#[pyfunction]
+fn moment(milliseconds: i64) -> String {
+    moments::text(milliseconds)
 }
 
 type Held<'py> = (Bound<'py, PyString>, Option<Bound<'py, PyBytes>>);

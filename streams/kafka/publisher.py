@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from itertools import islice
@@ -191,7 +190,7 @@ class Outbox:
         self._topic, self._partition = topic, partition
         self._acknowledged, self._failed, self._too_large = acknowledged, failed, too_large
         self._one_by_one = 0  # so many records go alone, because one of them is too large
-        self._waiting: deque[Outgoing] = deque()
+        self._waiting: list[Outgoing] = []
         self._sender: asyncio.Task[None] | None = None
         self.problem: str | None = None  # why the last batch did not go through, until one does
 
@@ -236,8 +235,7 @@ class Outbox:
     def _sent(self, numbers: Sequence[int]) -> None:
         self.problem = None
         if self._waiting:  # else it was closed meanwhile
-            for _ in numbers:
-                self._waiting.popleft()
+            del self._waiting[: len(numbers)]
             self._one_by_one = max(0, self._one_by_one - len(numbers))
             self._acknowledged(numbers)
 
@@ -267,9 +265,8 @@ class Outbox:
         if len(numbers) > 1:
             self._one_by_one = len(numbers)
             return
-        instead = self._too_large(self._waiting.popleft())
-        if instead is not None:
-            self._waiting.appendleft(instead)
+        instead = self._too_large(self._waiting[0])
+        self._waiting[:1] = [] if instead is None else [instead]
 
     def _fill(self, now: int) -> tuple[Sendable, list[int]]:
         records = islice(self._waiting, 1) if self._one_by_one else self._waiting

@@ -65,7 +65,8 @@ def answer(
     llm: str | None = None,
 ) -> EncodedHeaders:
     here = envelopes.common(RESULT, "/here")
-    return envelopes.answer(here, given, read, RUN, envelopes.now(), joined, "completed", budget, llm)
+    now = envelopes.milliseconds()
+    return envelopes.answer(here, given, read, RUN, now, joined, "completed", budget, llm)
 
 
 def check_refused(it: FakeRecord, says: str) -> None:
@@ -387,6 +388,12 @@ def test_the_present_time_is_the_clocks(monkeypatch: pytest.MonkeyPatch) -> None
     ):
         monkeypatch.setattr(time, "time_ns", lambda now=nanoseconds: now)
         assert envelopes.now() == expected
+
+
+@given(st.integers(-62_135_596_800_000, 253_402_300_799_999))  # the years that a datetime knows
+def test_a_moment_is_written_as_a_datetime_is(milliseconds: int) -> None:
+    at = EPOCH + timedelta(milliseconds=milliseconds)
+    assert envelopes.moment(milliseconds) == at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 # What can be said of an event that cannot be read

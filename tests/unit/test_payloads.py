@@ -15,11 +15,11 @@ from pydantic import BaseModel, ValidationError
 
 from agents.core.base import AgentStatus, ErrorDetail
 from agents.core.task import ArtifactReference, RepositoryReference, Root, Usage
+from streams.envelope import moment
 from streams.payloads import (
     BackPayload,
     ResultPayload,
     ResultWriter,
-    RootValue,
     TaskPayload,
     TaskValue,
     read_task,
@@ -53,7 +53,7 @@ def by_pydantic(value: bytes) -> TaskValue | str:
         task = TaskPayload.model_validate_json(value)
     except ValidationError as error:
         return str(error)
-    return TaskValue(task.input, task.repository, task.artifacts)
+    return task.input, task.repository, task.artifacts
 
 
 def quickly(value: bytes) -> TaskValue | str:
@@ -121,16 +121,11 @@ RESULT = st.fixed_dictionaries(
         "artifacts": st.sampled_from([{}, {"n": ArtifactReference.model_validate(ARTIFACT)}]),
         "usage": st.none() | USAGES,
         "attempts": st.integers(0, 3),
-        "started_at": st.none() | st.just("2026-01-31T12:00:00.000Z"),
-        "finished_at": st.just("2026-01-31T12:00:01.000Z"),
+        "started_at": st.none() | st.integers(0, 2**42),
+        "finished_at": st.integers(0, 2**42),
         "run": st.just("c" * 64),
-        "root": st.builds(
-            Root,
-            agent=TEXTS,
-            id=TEXTS,
-            input=JSON,
-            input_omitted=st.booleans(),
-            repository=st.none() | st.just(RepositoryReference(commit=COMMIT)),
+        "root": st.tuples(
+            TEXTS, TEXTS, JSON, st.booleans(), st.none() | st.just(RepositoryReference(commit=COMMIT))
         ),
         "followers": st.sampled_from([(), ("a", "b")]),
         "back": st.none() | st.builds(BackPayload, to=TEXTS.filter(bool), without=st.just(("b",))),
@@ -142,6 +137,9 @@ RESULT = st.fixed_dictionaries(
 def test_a_result_is_written_as_pydantic_writes_it(fields: dict[str, Any], agent: str, version: str) -> None:
     value = ResultWriter(agent, version).write(**fields)
     plain = fields | {"artifacts": [*fields["artifacts"].values()], "agent": agent, "agent_version": version}
+    plain["root"] = dict(zip(Root.model_fields, fields["root"], strict=True))
+    plain["started_at"] = None if fields["started_at"] is None else moment(fields["started_at"])
+    plain["finished_at"] = moment(fields["finished_at"])
     plain["usage"] = asdict(fields["usage"]) if fields["usage"] and fields["usage"].calls else {}
     theirs = ResultPayload.model_validate(plain).model_dump(mode="json")
     theirs["usage"].pop("cost_usd")
@@ -158,7 +156,8 @@ def test_a_result_is_written_as_pydantic_writes_it(fields: dict[str, Any], agent
 
 
 def plainly(agent: str, version: str, fields: dict[str, Any]) -> bytes:
-    usage, root, back = fields["usage"], fields["root"], fields["back"]
+    usage, back = fields["usage"], fields["back"]
+    root_agent, root_id, root_input, omitted, repository = fields["root"]
     result = {
         "agent": agent,
         "agent_version": version,
@@ -169,15 +168,15 @@ def plainly(agent: str, version: str, fields: dict[str, Any]) -> bytes:
         "artifacts": list(fields["artifacts"].values()),
         "usage": usage if usage is not None and usage.calls else Usage(),
         "attempts": fields["attempts"],
-        "started_at": fields["started_at"],
-        "finished_at": fields["finished_at"],
+        "started_at": None if fields["started_at"] is None else moment(fields["started_at"]),
+        "finished_at": moment(fields["finished_at"]),
         "run": fields["run"],
         "root": {
-            "agent": root.agent,
-            "id": root.id,
-            "input": input_of(root.input),
-            "input_omitted": root.input_omitted or input_of(root.input) is None,
-            "repository": root.repository,
+            "agent": root_agent,
+            "id": root_id,
+            "input": input_of(root_input),
+            "input_omitted": omitted or input_of(root_input) is None,
+            "repository": repository,
         },
         "followers": fields["followers"],
     }
@@ -240,8 +239,8 @@ ANY_VALUE = st.recursive(
 @st.composite
 def any_results(draw: st.DrawFn) -> dict[str, Any]:
     fields = draw(RESULT)
-    given, repository = draw(ANY_VALUE), fields["root"].repository
-    fields["root"] = RootValue(draw(ANY_TEXT), draw(ANY_TEXT), given, draw(st.booleans()), repository)
+    given = draw(ANY_VALUE)
+    fields["root"] = draw(ANY_TEXT), draw(ANY_TEXT), given, *fields["root"][3:]
     # An agent that hands its input on gives the very object it was given.
     fields["output"] = draw(ANY_VALUE) if draw(st.booleans()) else given
     return fields | {
@@ -266,9 +265,9 @@ def write(**fields: Any) -> dict[str, Any]:
         "usage": Usage(),
         "attempts": 1,
         "started_at": None,
-        "finished_at": "",
+        "finished_at": 0,
         "run": "",
-        "root": Root(agent="a", id="i"),
+        "root": ("a", "i", None, False, None),
         "followers": (),
     }
     written: dict[str, Any] = json.loads(ResultWriter("a", "1").write(**usual | fields))
@@ -298,9 +297,9 @@ def test_sets_and_keys_that_are_no_text_have_a_form() -> None:
 
 
 def test_an_input_that_can_be_read_but_not_written_is_an_omitted_one() -> None:
-    root = write(root=Root(agent="a", id="i", input={"n": 2**64}))["root"]
+    root = write(root=("a", "i", {"n": 2**64}, False, None))["root"]
     assert (root["input"], root["input_omitted"]) == (None, True)
 
 
 def test_an_output_that_only_equals_the_input_is_written_as_it_is() -> None:
-    assert write(output=True, root=Root(agent="a", id="i", input=1.0))["output"] is True
+    assert write(output=True, root=("a", "i", 1.0, False, None))["output"] is True

@@ -12,7 +12,7 @@ use super::texts::{Name, Texts};
 use super::{held, parts_of, record_digest, too_large};
 use crate::digests::Hash;
 use crate::headers::{self, Attributes, Encoded};
-use crate::{digests, traces};
+use crate::{digests, moments, traces};
 
 /// The headers of one event, decoded.
 ///
@@ -409,7 +409,7 @@ pub(super) fn take_event(record: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>
 /// Args:
 ///     common: The headers before them, which all events of one type and source have.
 ///     envelope: What the event is.
-///     time: `ce_time`.
+///     time: `ce_time`, in milliseconds since 1970.
 ///     causes: Identity and record digest of every event this one answers.
 ///
 /// Raises:
@@ -419,7 +419,7 @@ pub(super) fn write_event(
     py: Python<'_>,
     common: &EncodedHeaders,
     envelope: PyRef<'_, Envelope>,
-    time: &str,
+    time: i64,
     causes: Vec<(String, String)>,
 ) -> PyResult<EncodedHeaders> {
     let mut all = Causes::default();
@@ -430,7 +430,7 @@ pub(super) fn write_event(
     let budget = envelope.budget.as_ref().map(|it| formatted(it.bind(py))).transpose()?;
     let written = Written {
         id: envelope.id(),
-        time,
+        time: &moments::text(time),
         causes: &all,
         status: envelope.status(),
         hops: hops.as_deref(),
@@ -448,7 +448,7 @@ pub(super) fn write_event(
 ///     given: What the run answers.
 ///     record: Its record.
 ///     run: Its id.
-///     time: `ce_time`.
+///     time: `ce_time`, in milliseconds since 1970.
 ///     joined: Envelope and record of every event it answers, if these are others.
 ///     status: How it ended.
 ///     budget: What is left, or None.
@@ -464,7 +464,7 @@ pub(super) fn write_answer<'py>(
     given: PyRef<'_, Envelope>,
     record: Bound<'py, PyAny>,
     run: &str,
-    time: &str,
+    time: i64,
     joined: Option<Vec<(PyRef<'py, Envelope>, Bound<'py, PyAny>)>>,
     status: &str,
     budget: Option<Bound<'py, PyAny>>,
@@ -482,7 +482,7 @@ pub(super) fn write_answer<'py>(
     let traceparent = traces::next(given.traceparent(), run);
     let written = Written {
         id: &digests::uuid_of(&[run, "/1"].concat()),
-        time,
+        time: &moments::text(time),
         causes: &causes,
         status: Some(status),
         hops: hops.as_deref(),

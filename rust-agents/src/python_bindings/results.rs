@@ -3,6 +3,7 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
+use crate::moments;
 use crate::results::{self, Root, Value};
 
 /// Write the JSON of a result: `streams.payloads.ResultWriter` says what for. What is given in bytes is JSON
@@ -17,8 +18,8 @@ use crate::results::{self, Root, Value};
 ///     artifacts: The list of them.
 ///     usage: What its model calls took.
 ///     attempts: How often it was executed.
-///     started_at: When, first, or None.
-///     finished_at: When it ended.
+///     started_at: When, first, in milliseconds since 1970, or None.
+///     finished_at: When it ended, likewise.
 ///     run: Its id.
 ///     root_agent: The agent of the task the workflow began with.
 ///     root_id: The id of that task.
@@ -43,8 +44,8 @@ pub(super) fn write_result<'py>(
     artifacts: &[u8],
     usage: &[u8],
     attempts: u64,
-    started_at: Option<&str>,
-    finished_at: &str,
+    started_at: Option<i64>,
+    finished_at: i64,
     run: &str,
     root_agent: &str,
     root_id: &str,
@@ -64,6 +65,7 @@ pub(super) fn write_result<'py>(
         input_omitted: root_input_omitted,
         repository: root_repository,
     };
+    let started_at = started_at.map(moments::text);
     let value = Value {
         start,
         status,
@@ -73,8 +75,8 @@ pub(super) fn write_result<'py>(
         artifacts,
         usage,
         attempts,
-        started_at,
-        finished_at,
+        started_at: started_at.as_deref(),
+        finished_at: &moments::text(finished_at),
         run,
         root,
         followers: &followers,
