@@ -75,20 +75,20 @@ pub(crate) fn read<'a>(headers: &[Header<'a>]) -> Option<Attributes<'a>> {
     let (mut version, mut content) = (None, None);
     for (index, (name, value)) in headers.iter().enumerate() {
         let value = (*value)?;
-        // A name that is there twice is odd, whichever it is.
-        if headers.iter().take(index).any(|(before, _)| before == name) {
-            return None;
-        }
-        match *name {
-            "ce_specversion" => version = Some(value),
-            "content-type" => content = Some(value),
+        let before = match *name {
+            "ce_specversion" => version.replace(value).is_some(),
+            "content-type" => content.replace(value).is_some(),
             BUDGET => return None,
-            _ => {
-                let at = READ.iter().position(|known| known == name);
-                if let Some(text) = at.and_then(|at| texts.get_mut(at)) {
-                    *text = Some(std::str::from_utf8(value).ok()?);
+            _ => match READ.iter().position(|known| known == name) {
+                Some(at) => {
+                    texts.get_mut(at)?.replace(std::str::from_utf8(value).ok()?).is_some()
                 }
-            }
+                None => headers.iter().take(index).any(|(before, _)| before == name),
+            },
+        };
+        // A name that is there twice is odd, whichever it is.
+        if before {
+            return None;
         }
     }
     let usual = version == Some(b"1.0") && content.is_none_or(|it| it == b"application/json");

@@ -514,29 +514,31 @@ struct Written<'a> {
 
 impl<'a> Written<'a> {
     fn after(&self, common: &EncodedHeaders, envelope: &Envelope) -> EncodedHeaders {
-        let some = |joined: &'a String| (self.causes.count > 0).then_some(joined.as_str());
+        let some = |joined: &'a String| (self.causes.count > 0).then_some(joined.as_bytes());
+        let kept = |name| envelope.texts.bytes(name);
         let texts = [
-            Some(self.id),
-            Some(self.time),
-            Some(envelope.workflow_id()),
-            envelope.workflow(),
-            envelope.round(),
-            envelope.rounds(),
+            Some(self.id.as_bytes()),
+            Some(self.time.as_bytes()),
+            kept(Name::WorkflowId),
+            kept(Name::Workflow),
+            kept(Name::Round),
+            kept(Name::Rounds),
             some(&self.causes.ids),
             some(&self.causes.digests),
-            self.status,
-            envelope.texts.get(Name::Deadline),
-            self.hops,
-            self.budget,
-            self.llm,
-            self.traceparent,
-            envelope.tracestate(),
+            self.status.map(str::as_bytes),
+            kept(Name::Deadline),
+            self.hops.map(str::as_bytes),
+            self.budget.map(str::as_bytes),
+            self.llm.map(str::as_bytes),
+            self.traceparent.map(str::as_bytes),
+            kept(Name::Tracestate),
         ];
-        let lengths = headers::WRITTEN.iter().chain(texts.iter().flatten()).map(|it| it.len() + 3);
+        let names = headers::WRITTEN.iter().map(|it| it.len());
+        let lengths = names.chain(texts.iter().flatten().map(|it| it.len())).map(|it| it + 3);
         let mut written = common.0.begin(lengths.sum());
         for (name, text) in headers::WRITTEN.into_iter().zip(texts) {
-            if let Some(text) = text {
-                written.push(name, Some(text.as_bytes()));
+            if text.is_some() {
+                written.push(name, text);
             }
         }
         EncodedHeaders(written)

@@ -50,15 +50,18 @@ const NOWHERE: Place = Place { begin: 1, end: 0 };
 impl Texts {
     /// Finds texts in the headers of a record, of which they are parts. None: they are not.
     pub(super) fn in_headers(record: &Bound<'_, Record>, texts: All<'_>) -> Option<Self> {
-        let begin = record.get().headers().bytes().as_ptr().addr();
+        let headers = record.get().headers().bytes();
+        let (begin, size) = (headers.as_ptr().addr(), headers.len());
         let mut places = [NOWHERE; NAMES];
         for (place, text) in places.iter_mut().zip(texts) {
             if let Some(text) = text {
-                *place = Place::new(text.as_ptr().addr().checked_sub(begin)?, text.len())?;
+                // Where its bytes are the headers' own, they are the same ones.
+                let at = text.as_ptr().addr().checked_sub(begin)?;
+                (at <= size && text.len() <= size - at).then_some(())?;
+                *place = Place::new(at, text.len())?;
             }
         }
-        let found = Self { kept: Kept::InHeaders(record.clone().unbind()), places };
-        (found.all() == texts).then_some(found)
+        Some(Self { kept: Kept::InHeaders(record.clone().unbind()), places })
     }
 
     /// Keeps texts. None: they are longer than a place can say.
@@ -76,13 +79,16 @@ impl Texts {
 
     /// Gives one, if there is one of that name.
     pub(super) fn get(&self, name: Name) -> Option<&str> {
+        std::str::from_utf8(self.bytes(name)?).ok()
+    }
+
+    /// Gives one as it stands in a header.
+    pub(super) fn bytes(&self, name: Name) -> Option<&[u8]> {
         let Place { begin, end } = *self.places.get(name as usize)?;
         let place = usize::try_from(begin).ok()?..usize::try_from(end).ok()?;
         match &self.kept {
-            Kept::Here(all) => all.get(place),
-            Kept::InHeaders(record) => {
-                std::str::from_utf8(record.get().headers().bytes().get(place)?).ok()
-            }
+            Kept::Here(all) => all.as_bytes().get(place),
+            Kept::InHeaders(record) => record.get().headers().bytes().get(place),
         }
     }
 
