@@ -2,7 +2,7 @@
 # whose own docstrings say what everything means.
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Literal, Protocol, TypeAlias, final
+from typing import Literal, Protocol, TypeAlias, TypeVar, final
 
 from agents.core.budget import Budget
 
@@ -22,12 +22,14 @@ __all__ = [
     "says_null",
     "seal_records",
     "take_event",
+    "take_task",
     "uuid_of",
     "write_answer",
     "write_event",
     "write_result",
 ]
 
+_T = TypeVar("_T")
 _Headers: TypeAlias = EncodedHeaders | Sequence[tuple[str, bytes | None]]
 _Budget: TypeAlias = tuple[int | None, int | None, int | None]
 
@@ -194,6 +196,9 @@ def moment(milliseconds: int) -> str: ...
 def read_event(headers: Iterable[tuple[str, bytes | None]]) -> Envelope | None: ...
 def read_records(data: bytes, begin: int, end: int, topic: str, partition: int) -> list[Record]: ...
 def take_event(record: _Record) -> Envelope | None: ...
+def take_task(
+    record: _Record, kind: str, max_key_bytes: int, workflows: dict[str, _T]
+) -> tuple[Envelope, _T] | None: ...
 def write_event(
     common: EncodedHeaders, envelope: Envelope, time: int, causes: Sequence[tuple[str, str]]
 ) -> EncodedHeaders: ...

@@ -160,7 +160,8 @@ class Answers:
         error: ErrorDetail | None,
         way: Back | None,
     ) -> Outcome:
-        event, parts, workflow, now = work.envelope, work.parts, work.workflow, envelopes.milliseconds()
+        event, parts, workflow, run = work.envelope, work.parts, work.workflow, work.run
+        now = envelopes.milliseconds()
         root = self._root(work, given)
         back: BackPayload | None = None
         followers: tuple[str, ...] = ()
@@ -180,7 +181,7 @@ class Answers:
             work.attempts,
             work.begun,
             now,
-            work.run,
+            run,
             root,
             followers,
             back,
@@ -190,7 +191,7 @@ class Answers:
             self._common,
             event,
             work.record,
-            work.run,
+            run,
             now,
             [(part.envelope, part.record) for part in parts.values()] if parts else None,
             status._value_,

@@ -233,6 +233,10 @@ class Past:
                 run: history for run, history in histories.items() if envelopes.result_id(run) not in finished
             }
 
+    def knows(self, partition: int) -> bool:
+        """Tell whether anything is known of the runs of a partition: of most, nothing is."""
+        return bool(self._finished.get(partition) or self._histories.get(partition))
+
     def has_outcome(self, partition: int, run: str) -> bool:
         """Tell whether a run's result is in the log."""
         finished = self._finished.get(partition)

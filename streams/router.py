@@ -83,6 +83,10 @@ class Router:
     def meaning_of(self, record: Record) -> Work | Part:
         """Decide what a record means."""
         is_task = record.topic == self._tasks_topic
+        if is_task:
+            usual = envelopes.take_task(record, TASK, MAX_KEY_BYTES, self._answering[None])
+            if usual is not None:
+                return self._once(Work("run", record, usual[0], self._run_prefix, usual[1]))
         source = None if is_task else self._topics.agent_of(record.topic)
         try:
             _expect_key(record)
@@ -133,7 +137,7 @@ class Router:
         return self._run(record, envelope, workflow, source)
 
     def _run(self, record: Record, envelope: Envelope, workflow: Workflow, source: str | None) -> Work:
-        work = Work("run", record, envelope, self._run_id(envelope), workflow, source)
+        work = Work("run", record, envelope, self._run_prefix, workflow, source)
         if envelope.hops == 0:
             self._refuse(work)
         elif source is not None and envelope.status in NO_SUCCESS:
@@ -171,9 +175,10 @@ class Router:
     def _once(self, work: Work) -> Work:
         """Pass over what has an outcome; hand on with the rest what the journal knows."""
         partition = work.record.partition
-        if self._past.has_outcome(partition, work.run):
-            return self._skip(work.record, work.envelope, "answered")
-        work.history = self._past.history(partition, work.run)
+        if self._past.knows(partition):
+            if self._past.has_outcome(partition, work.run):
+                return self._skip(work.record, work.envelope, "answered")
+            work.history = self._past.history(partition, work.run)
         return work
 
     def _workflow_of(self, record: Record, envelope: Envelope, source: str | None) -> Workflow | None:
@@ -302,9 +307,6 @@ class Router:
 
     def _join_id(self, key: Key) -> str:
         return envelopes.run_id(self._app, self._agent, "join", *key)
-
-    def _run_id(self, envelope: Envelope) -> str:
-        return envelope.run_id(self._run_prefix)
 
 
 def _complete(envelope: Envelope, workflow: Workflow) -> None:

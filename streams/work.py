@@ -49,7 +49,7 @@ class Work:
     kind: Kind
     record: Record
     envelope: Envelope
-    run: str = ""
+    run_of: str | bytes = ""  # the run's id, or what that begins with
     workflow: Workflow | None = None
     source: str | None = None
     error: AgentError | None = None
@@ -62,6 +62,13 @@ class Work:
     history: RunHistory | None = None
     spent: Spent = NOTHING  # unlike `usage`, with calls nobody knows the answer of
     used: Usage | None = None  # most runs ask no model
+
+    @property
+    def run(self) -> str:
+        """The run's id; made when somebody asks, since many runs wait and few are asked about."""
+        if isinstance(self.run_of, bytes):
+            self.run_of = self.envelope.run_id(self.run_of)
+        return self.run_of
 
     @property
     def usage(self) -> Usage:

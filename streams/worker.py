@@ -182,8 +182,10 @@ class AgentWorker:
         if self.router.joins:
             self._join_parts.note(records)
         ahead = self._ahead()
+        meaning_of, care = self.router.meaning_of, any(map(hint.marks, self._hints.values()))
         for record in records:
-            self._offer(self._with_care(self.router.meaning_of(record)), epoch, ahead)
+            work = meaning_of(record)
+            self._offer(self._with_care(work) if care else work, epoch, ahead)
         await self.runtime.room()
 
     async def _knows_past_of(self, records: Sequence[Record], epoch: int) -> bool:

@@ -369,6 +369,8 @@ def test_no_number_makes_the_machine_panic(seed: int) -> None:
 
 
 RECORD = SimpleNamespace(key=b"k", value=None, headers=[("ce_id", b"1")])
+WHOLE = {"specversion": b"1.0", "id": b"i", "source": b"/s", "type": b"t", "workflow": b"w", "pass": b"i"}
+TASK = SimpleNamespace(key=b"k", value=b"v", headers=[(f"ce_{name}", it) for name, it in WHOLE.items()])
 HEADERS = EncodedHeaders([("ce_type", b"t")])
 MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
 ENVELOPE = Envelope("i", "/s", "t", "w", budget=CallBudget(calls=1), deadline=MOMENT)
@@ -387,6 +389,7 @@ USUAL: dict[str, list[Any]] = {
     "says_null": [b"[null]"],
     "seal_records": [b"", 1, 0, -1, -1, 0],
     "take_event": [SimpleNamespace(key=None, value=b"v", headers=[("ce_type", b"t")])],
+    "take_task": [TASK, "t", 10, {"w": 1}],
     "uuid_of": ["a"],
     "write_answer": [
         HEADERS,

@@ -31,8 +31,8 @@ use records::parts_of_record;
 mod _rust {
     #[pymodule_export]
     use super::envelope::{
-        EncodedHeaders, Envelope, next_traceparent, read_event, take_event, write_answer,
-        write_event,
+        EncodedHeaders, Envelope, next_traceparent, read_event, take_event, take_task,
+        write_answer, write_event,
     };
     #[pymodule_export]
     use super::records::{Record, encode_records, read_records, seal_records};

@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyType};
 
-use super::records::{Record, parts_of_record};
+use super::records::{Parts, Record, parts_of_record};
 use super::texts::{Name, Texts};
 use super::{held, parts_of, record_digest, too_large};
 use crate::digests::Hash;
@@ -269,6 +269,13 @@ impl Envelope {
         Some(Self { texts, until, hops: it.hops, budget: None, digest: None })
     }
 
+    /// Keeps what was read of a record that stays, with the record's digest.
+    fn taken(it: &Attributes<'_>, parts: &Parts<'_>, from: &Bound<'_, PyAny>) -> PyResult<Self> {
+        let digest = Some(parts.digest()?);
+        let envelope = Self::read(it, from.cast::<Record>().ok()).ok_or_else(too_large)?;
+        Ok(Self { digest, ..envelope })
+    }
+
     /// Gives a text that is always there.
     fn named(&self, name: Name) -> &str {
         self.texts.get(name).unwrap_or_default()
@@ -397,10 +404,48 @@ pub(super) fn take_event(record: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>
         let Some(read) = headers::read(it.headers) else {
             return Ok(None);
         };
-        let digest = it.digest()?;
-        let ours = record.cast::<Record>().ok();
-        let envelope = Envelope::read(&read, ours).ok_or_else(too_large)?;
-        Ok(Some(Envelope { digest: Some(digest), ..envelope }))
+        Envelope::taken(&read, it, record).map(Some)
+    })
+}
+
+/// Read a record as `take_event` does, if it is a task that leaves nothing out and has been nowhere before;
+/// None for all others.
+///
+/// Args:
+///     record: With `key`, `value` and `headers`.
+///     kind: The type of tasks.
+///     max_key_bytes: Of the record's key.
+///     workflows: By name; the task is of one of them.
+///
+/// Returns:
+///     Its envelope and its workflow.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+///     ValueError: A part has four gigabytes or more.
+#[pyfunction]
+pub(super) fn take_task<'py>(
+    record: &Bound<'py, PyAny>,
+    kind: &str,
+    max_key_bytes: usize,
+    workflows: &Bound<'py, PyDict>,
+) -> PyResult<Option<(Envelope, Bound<'py, PyAny>)>> {
+    parts_of_record(record, |it| {
+        let Some(read) = headers::read(it.headers) else {
+            return Ok(None);
+        };
+        let usual = read.kind == kind
+            && read.round.is_some()
+            && read.rounds.is_none()
+            && read.hops != Some(0)
+            && it.key.is_none_or(|key| key.len() <= max_key_bytes);
+        match read.workflow {
+            Some(name) if usual => match workflows.get_item(name)? {
+                Some(workflow) => Ok(Some((Envelope::taken(&read, it, record)?, workflow))),
+                None => Ok(None),
+            },
+            _ => Ok(None),
+        }
     })
 }
 

@@ -92,7 +92,7 @@ impl Record {
 
 /// The parts of a record that say what it is, wherever it is.
 pub(super) struct Parts<'a> {
-    key: Option<&'a [u8]>,
+    pub(super) key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
     pub(super) headers: &'a [Header<'a>],
 }
