@@ -60,7 +60,7 @@ READ = frozenset(
 # Of those in READ: they are repeated on the result, which must fit into a record too.
 MAX_READ_BYTES = 4_096
 TRACEPARENT = re.compile(rb"(?!ff)[0-9a-f]{2}-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}(-.*)?")
-MAX_TRACESTATE_BYTES = 512
+MAX_TRACE_BYTES = 512  # of each of its headers
 HOPS_DIGITS = 5  # fewer: up to 9,999 hops
 UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
@@ -120,21 +120,12 @@ def decode(record: Record) -> Envelope:
         EnvelopeError: If a header is missing, there twice, not UTF-8 or out of range.
     """
     # The way of nearly every record. Whatever is odd about one is left to the other, which can say it.
-    return _rust.read_event(record.headers) or _careful(record)
+    return _rust.read_event(record) or _careful(record)
 
 
-def take(record: Record) -> Envelope:
-    """Read the envelope of a record that is going to be answered, which takes its digest.
-
-    Raises:
-        EnvelopeError: As `decode`.
-    """
-    return _rust.take_event(record) or _careful(record)
-
-
-# Reads a task as `take` does, and tells which of some workflows it is of, if it leaves nothing out and has
+# Reads a task as `decode` does, and tells which of some workflows it is of, if it leaves nothing out and has
 # been nowhere before: nearly every task is so. Its own docstring says more.
-take_task = _rust.take_task
+decode_usual_task = _rust.read_usual_task
 
 
 def _careful(record: Record) -> Envelope:
@@ -205,9 +196,9 @@ def _careful(record: Record) -> Envelope:
 def _trace(raw: dict[str, bytes]) -> tuple[str | None, str | None]:
     """Read the W3C trace context; a broken one is no reason to refuse an event, a new trace begins."""
     parent, state = raw.get("traceparent"), raw.get("tracestate")
-    if parent is None or not TRACEPARENT.fullmatch(parent):
+    if parent is None or len(parent) > MAX_TRACE_BYTES or not TRACEPARENT.fullmatch(parent):
         return None, None
-    if state is None or len(state) > MAX_TRACESTATE_BYTES or not state.isascii():
+    if state is None or len(state) > MAX_TRACE_BYTES or not state.isascii():
         return parent.decode(errors="replace"), None
     return parent.decode(errors="replace"), state.decode()
 

@@ -84,13 +84,17 @@ class Router:
         """Decide what a record means."""
         is_task = record.topic == self._tasks_topic
         if is_task:
-            usual = envelopes.take_task(record, TASK, MAX_KEY_BYTES, self._answering[None])
+            usual = envelopes.decode_usual_task(record, TASK, MAX_KEY_BYTES, self._answering[None])
             if usual is not None:
                 return self._once(Work("run", record, usual[0], self._run_prefix, usual[1]))
+        return self._closely(record, is_task=is_task)
+
+    def _closely(self, record: Record, *, is_task: bool) -> Work | Part:
+        """Decide what any record means, and say what is wrong with it."""
         source = None if is_task else self._topics.agent_of(record.topic)
         try:
             _expect_key(record)
-            envelope = envelopes.take(record)
+            envelope = envelopes.decode(record)
         except AgentError as error:
             if is_task:
                 source = self._redriven_source(record)

@@ -80,9 +80,7 @@ pub(crate) fn read<'a>(headers: &[Header<'a>]) -> Option<Attributes<'a>> {
             "content-type" => content.replace(value).is_some(),
             BUDGET => return None,
             _ => match READ.iter().position(|known| known == name) {
-                Some(at) => {
-                    texts.get_mut(at)?.replace(std::str::from_utf8(value).ok()?).is_some()
-                }
+                Some(at) => texts.get_mut(at)?.replace(std::str::from_utf8(value).ok()?).is_some(),
                 None => headers.iter().take(index).any(|(before, _)| before == name),
             },
         };

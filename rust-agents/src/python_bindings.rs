@@ -14,11 +14,11 @@ use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict, PyList, PyString, PyTuple};
 
 use crate::headers::Header;
-use crate::{digests, moments};
 use crate::{
     Amount, Ask, Assigned, Budget, Failure, Identity, Input, Lane, Limits, Misuse, Offer, Place,
     Seen, Spent,
 };
+use crate::{digests, moments};
 
 mod envelope;
 mod records;
@@ -31,8 +31,8 @@ use records::parts_of_record;
 mod _rust {
     #[pymodule_export]
     use super::envelope::{
-        EncodedHeaders, Envelope, next_traceparent, read_event, take_event, take_task,
-        write_answer, write_event,
+        EncodedHeaders, Envelope, next_traceparent, read_event, read_usual_task, write_answer,
+        write_event,
     };
     #[pymodule_export]
     use super::records::{Record, encode_records, read_records, seal_records};

@@ -33,7 +33,6 @@ from streams.envelope import (
     record_digest,
     result_id,
     run_id,
-    take,
     task_id,
     task_time,
 )
@@ -612,7 +611,7 @@ def nearly_usual(draw: Any) -> FakeRecord:
 
 
 def usual(it: FakeRecord) -> Envelope | None:
-    return _rust.read_event(it.headers)
+    return _rust.read_event(it)
 
 
 @given(nearly_usual())
@@ -635,16 +634,16 @@ def test_what_callboard_itself_publishes_goes_the_quick_way() -> None:
     assert usual(record(*encode(Envelope("i", "/s", TASK, "w")))) == Envelope("i", "/s", TASK, "w")
 
 
-# Reading what is answered
+# Reading records of ours
 
 
 @given(nearly_usual())
-def test_a_record_that_is_taken_is_read_and_answered_like_any(it: FakeRecord) -> None:
+def test_a_record_of_ours_is_read_and_answered_like_any(it: FakeRecord) -> None:
     ours = _rust.Record(it.topic, it.partition, it.offset, it.timestamp, 1, it.key, it.value, it.headers)
-    assert said(take, it) == said(take, ours) == said(decode, it)
+    assert said(decode, it) == said(decode, ours)
     if not isinstance(said(decode, it), str):
         for each in (it, ours):
-            written = answer(take(each), each)
+            written = answer(decode(each), each)
             assert dict(written)["ce_causedigest"].decode() == spelled_out(it)
             assert record_digest(each) == spelled_out(it)
 
@@ -656,13 +655,28 @@ def test_a_record_that_is_taken_is_read_and_answered_like_any(it: FakeRecord) ->
 )
 def test_what_is_set_changes_nothing_else(it: FakeRecord, name: str, text: str | None) -> None:
     ours = _rust.Record(it.topic, it.partition, it.offset, it.timestamp, 1, it.key, it.value, it.headers)
-    if not isinstance(said(take, ours), str):
-        taken = take(ours)
+    if not isinstance(said(decode, ours), str):
+        taken = decode(ours)
         changed = copy(taken)
         setattr(changed, name, text)
         assert changed == replaced(decode(it), **{name: text})
         assert taken == decode(it)
         assert ours.headers == it.headers
+
+
+def test_texts_behind_what_is_very_long_are_read_and_go_on() -> None:
+    filler = ("ce_tenant", b"x" * 70_000)
+    it = _rust.Record("t", 0, 0, 0, 1, None, b"", (filler, *WHOLE.items()))
+    assert decode(it) == decode(record(*WHOLE.items()))
+
+
+def test_texts_of_an_event_have_an_end() -> None:
+    with pytest.raises(ValueError, match="have 64 KiB or more together"):
+        Envelope("i" * 65_000, "/s", TASK, "w" * 1_000)
+    it = Envelope("i" * 65_000, "/s", TASK, "w")
+    with pytest.raises(ValueError, match="have 64 KiB or more together"):
+        it.workflow = "w" * 1_000
+    assert (len(it.id), it.workflow) == (65_000, None)
 
 
 # The quick way of writing a result against the general one
@@ -739,6 +753,7 @@ def test_a_trace_is_continued_or_begun() -> None:
         TRACE.replace("00-", "ff-").encode(),
         TRACE.encode()[:-1],
         TRACE.encode() + b"\n",
+        b"cc" + TRACE[2:].encode() + b"-" + b"x" * 70_000,
         None,
     ],
 )

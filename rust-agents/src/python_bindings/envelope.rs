@@ -7,10 +7,9 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyType};
 
-use super::records::{Parts, Record, parts_of_record};
+use super::records::{Record, parts_of_record};
 use super::texts::{Name, Texts};
-use super::{held, parts_of, record_digest, too_large};
-use crate::digests::Hash;
+use super::{held, parts_of, too_large};
 use crate::headers::{self, Attributes, Encoded};
 use crate::{digests, moments, traces};
 
@@ -34,7 +33,7 @@ use crate::{digests, moments, traces};
 ///
 /// Raises:
 ///     TypeError: One is of another type.
-///     ValueError: The deadline has no zone.
+///     ValueError: The deadline has no zone, or the texts have 64 KiB or more together.
 #[pyclass(module = "streams.envelope")]
 pub(super) struct Envelope {
     texts: Texts,
@@ -44,7 +43,6 @@ pub(super) struct Envelope {
     hops: Option<u16>,
     #[pyo3(get, set)]
     budget: Option<Py<PyAny>>,
-    digest: Option<Hash>,
 }
 
 #[pymethods]
@@ -88,8 +86,8 @@ impl Envelope {
             tracestate,
             rounds,
         ];
-        let texts = Texts::here(texts).ok_or_else(too_large)?;
-        Ok(Self { texts, until, hops, budget, digest: None })
+        let texts = Texts::here(texts).ok_or_else(texts_too_large)?;
+        Ok(Self { texts, until, hops, budget })
     }
 
     #[getter]
@@ -233,7 +231,6 @@ impl Envelope {
             until: self.until,
             hops: self.hops,
             budget: self.budget.as_ref().map(|it| it.clone_ref(py)),
-            digest: self.digest,
         }
     }
 
@@ -248,7 +245,7 @@ impl Envelope {
 
 impl Envelope {
     /// Keeps what was read, in the headers of a record of ours if that is what it was read from.
-    fn read(it: &Attributes<'_>, from: Option<&Bound<'_, Record>>) -> Option<Self> {
+    fn read(it: &Attributes<'_>, from: &Bound<'_, PyAny>) -> PyResult<Self> {
         let texts = [
             Some(it.id),
             Some(it.source),
@@ -263,17 +260,11 @@ impl Envelope {
             it.tracestate,
             it.rounds,
         ];
-        let kept = from.and_then(|record| Texts::in_headers(record, texts));
-        let texts = kept.or_else(|| Texts::here(texts))?;
+        let ours = from.cast::<Record>().ok();
+        let kept = ours.and_then(|record| Texts::in_headers(record, texts));
+        let texts = kept.or_else(|| Texts::here(texts)).ok_or_else(texts_too_large)?;
         let until = it.deadline.map(|(_, milliseconds)| milliseconds);
-        Some(Self { texts, until, hops: it.hops, budget: None, digest: None })
-    }
-
-    /// Keeps what was read of a record that stays, with the record's digest.
-    fn taken(it: &Attributes<'_>, parts: &Parts<'_>, from: &Bound<'_, PyAny>) -> PyResult<Self> {
-        let digest = Some(parts.digest()?);
-        let envelope = Self::read(it, from.cast::<Record>().ok()).ok_or_else(too_large)?;
-        Ok(Self { digest, ..envelope })
+        Ok(Self { texts, until, hops: it.hops, budget: None })
     }
 
     /// Gives a text that is always there.
@@ -282,7 +273,7 @@ impl Envelope {
     }
 
     fn set(&mut self, name: Name, text: Option<&str>) -> PyResult<()> {
-        self.texts.set(name, text).ok_or_else(too_large)
+        self.texts.set(name, text).ok_or_else(texts_too_large)
     }
 
     fn fields<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyDict>> {
@@ -303,6 +294,10 @@ impl Envelope {
         fields.set_item("budget", &self.budget)?;
         Ok(fields)
     }
+}
+
+fn texts_too_large() -> PyErr {
+    PyValueError::new_err("the texts of an event have 64 KiB or more together")
 }
 
 /// Gives a moment as it is written, and in milliseconds since 1970.
@@ -378,41 +373,22 @@ impl EncodedHeaders {
 /// budget.
 ///
 /// Args:
-///     headers: Names and values.
+///     record: With `key`, `value` and `headers`. One of ours stays for as long as what was read.
 ///
 /// Raises:
 ///     TypeError: A part is of another type.
 #[pyfunction]
-pub(super) fn read_event(headers: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>> {
-    let held = held(headers)?;
-    headers::read(&parts_of(&held)?)
-        .map(|it| Envelope::read(&it, None).ok_or_else(too_large))
-        .transpose()
-}
-
-/// Read a record that stays until it is answered: as `read_event` does, with its digest.
-///
-/// Args:
-///     record: With `key`, `value` and `headers`.
-///
-/// Raises:
-///     TypeError: A part is of another type.
-///     ValueError: A part has four gigabytes or more.
-#[pyfunction]
-pub(super) fn take_event(record: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>> {
+pub(super) fn read_event(record: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>> {
     parts_of_record(record, |it| {
-        let Some(read) = headers::read(it.headers) else {
-            return Ok(None);
-        };
-        Envelope::taken(&read, it, record).map(Some)
+        headers::read(it.headers).map(|read| Envelope::read(&read, record)).transpose()
     })
 }
 
-/// Read a record as `take_event` does, if it is a task that leaves nothing out and has been nowhere before;
+/// Read an event as `read_event` does, if it is a task that leaves nothing out and has been nowhere before;
 /// None for all others.
 ///
 /// Args:
-///     record: With `key`, `value` and `headers`.
+///     record: As for `read_event`.
 ///     kind: The type of tasks.
 ///     max_key_bytes: Of the record's key.
 ///     workflows: By name; the task is of one of them.
@@ -422,9 +398,8 @@ pub(super) fn take_event(record: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>
 ///
 /// Raises:
 ///     TypeError: A part is of another type.
-///     ValueError: A part has four gigabytes or more.
 #[pyfunction]
-pub(super) fn take_task<'py>(
+pub(super) fn read_usual_task<'py>(
     record: &Bound<'py, PyAny>,
     kind: &str,
     max_key_bytes: usize,
@@ -441,7 +416,7 @@ pub(super) fn take_task<'py>(
             && it.key.is_none_or(|key| key.len() <= max_key_bytes);
         match read.workflow {
             Some(name) if usual => match workflows.get_item(name)? {
-                Some(workflow) => Ok(Some((Envelope::taken(&read, it, record)?, workflow))),
+                Some(workflow) => Ok(Some((Envelope::read(&read, record)?, workflow))),
                 None => Ok(None),
             },
             _ => Ok(None),
@@ -600,12 +575,10 @@ struct Causes {
 
 impl Causes {
     fn push_event(&mut self, event: &Envelope, record: &Bound<'_, PyAny>) -> PyResult<()> {
-        let digests = self.push(event.id());
-        match &event.digest {
-            Some(known) => digests::push_hexadecimal(known, digests),
-            None => digests.push_str(&record_digest(record)?),
-        }
-        Ok(())
+        parts_of_record(record, |it| {
+            digests::push_hexadecimal(&it.digest()?, self.push(event.id()));
+            Ok(())
+        })
     }
 
     /// Takes one more, and gives what its digest is to be written to.

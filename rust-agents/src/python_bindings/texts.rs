@@ -40,15 +40,16 @@ enum Kept {
 
 #[derive(Clone, Copy)]
 struct Place {
-    begin: u32,
-    end: u32,
+    begin: u16,
+    end: u16,
 }
 
 /// There is none: what begins after its end is nowhere.
 const NOWHERE: Place = Place { begin: 1, end: 0 };
 
 impl Texts {
-    /// Finds texts in the headers of a record, of which they are parts. None: they are not.
+    /// Finds texts in the headers of a record, of which they are parts. None: they are not, or too far behind
+    /// its beginning.
     pub(super) fn in_headers(record: &Bound<'_, Record>, texts: All<'_>) -> Option<Self> {
         let headers = record.get().headers().bytes();
         let (begin, size) = (headers.as_ptr().addr(), headers.len());
@@ -85,7 +86,7 @@ impl Texts {
     /// Gives one as it stands in a header.
     pub(super) fn bytes(&self, name: Name) -> Option<&[u8]> {
         let Place { begin, end } = *self.places.get(name as usize)?;
-        let place = usize::try_from(begin).ok()?..usize::try_from(end).ok()?;
+        let place = usize::from(begin)..usize::from(end);
         match &self.kept {
             Kept::Here(all) => all.as_bytes().get(place),
             Kept::InHeaders(record) => record.get().headers().bytes().get(place),
@@ -130,6 +131,6 @@ impl Texts {
 impl Place {
     fn new(begin: usize, length: usize) -> Option<Self> {
         let end = begin.checked_add(length)?;
-        Some(Self { begin: u32::try_from(begin).ok()?, end: u32::try_from(end).ok()? })
+        Some(Self { begin: u16::try_from(begin).ok()?, end: u16::try_from(end).ok()? })
     }
 }
