@@ -165,7 +165,6 @@ class AgentWorker:
         }
         self._count_status = {status: metrics.counter("runs", name, status.value) for status in AgentStatus}
         self._seconds = metrics.histogram("run_seconds", name)
-        self._task_of = self._make_task  # bound once, not once for each run under way
 
     def join_group(self, publisher: Publisher, membership: Membership, *, cluster: str) -> None:
         """Take what only exists once the broker is connected."""
@@ -364,7 +363,7 @@ class AgentWorker:
                 started = time.monotonic()
                 work.begun = work.begun or envelopes.milliseconds()
                 work.attempts += 1
-                attempt = Attempt(self._task_of, work, given, number)
+                attempt = WorkerAttempt(self, work, given, number)
                 set_current_task(attempt)
                 try:
                     try:
@@ -626,7 +625,8 @@ class AgentWorker:
             log.error("agent raised", at=place(work.record), exc_info=error)
         return AgentResult.failed(error), error
 
-    def _make_task(self, work: Work, given: Given, number: int) -> Task:
+    def task_of(self, work: Work, given: Given, number: int) -> Task:
+        """Make the task of one attempt, as the agent sees it."""
         return Task(
             id=work.envelope.id,
             agent=self.agent.name,
@@ -688,6 +688,27 @@ class AgentWorker:
     def _publish_failed(self, reason: str) -> None:
         metrics.counter("publish_retries", self.agent.name).inc()
         log.warning("publish failed, trying again", agent=self.agent.name, reason=reason)
+
+
+class WorkerAttempt(Attempt):
+    """One attempt of a run; tens of thousands may be under way.
+
+    Args:
+        worker: Makes the task.
+        work: As `AgentWorker.task_of` wants it.
+        given: Likewise.
+        number: Likewise.
+    """
+
+    __slots__ = ("_given", "_number", "_work", "_worker")
+
+    def __init__(self, worker: AgentWorker, work: Work, given: Given, number: int) -> None:
+        super().__init__()
+        self._worker, self._work, self._given, self._number = worker, work, given, number
+
+    def make(self) -> Task:
+        """Make the task."""
+        return self._worker.task_of(self._work, self._given, self._number)
 
 
 def _without_running(work: Work) -> AgentResult[Any] | None:

@@ -1,19 +1,18 @@
 """What an agent works on: the event, what started the workflow, and the artifacts it may open."""
 
 import json
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, NamedTuple, Protocol, TypeVarTuple
+from typing import Any, NamedTuple, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from agents.core.budget import NOTHING, Allowance, Spent
 from agents.core.errors import ArtifactError
 from agents.core.step import Journal, StepKey, Steps
-
-Ts = TypeVarTuple("Ts")
 
 
 class ArtifactReference(BaseModel):
@@ -191,25 +190,27 @@ class Task:
         return await self.store.read(reference)
 
 
-class Attempt:
+class Attempt(ABC):
     """One attempt of a run, whose `Task` is made when somebody asks for it.
 
-    Args:
-        make: Makes it.
-        given: What `make` is called with.
+    Attributes:
+        task: If somebody did.
     """
 
-    __slots__ = ("_given", "_make", "_over", "task")
+    __slots__ = ("_over", "task")
 
-    def __init__(self, make: Callable[[*Ts], Task], *given: *Ts) -> None:
-        # Kept apart and not bound together: there is one for each run under way.
-        self._make, self._given, self._over = make, given, False
+    def __init__(self) -> None:
+        self._over = False
         self.task: Task | None = None
+
+    @abstractmethod
+    def make(self) -> Task:
+        """Make the task; called once."""
 
     def __call__(self) -> Task:
         """Give the task, the same each time."""
         if self.task is None:
-            self.task = self._make(*self._given)
+            self.task = self.make()
             if self._over:
                 self.task.steps.end()
         return self.task

@@ -7,7 +7,7 @@ from pydantic import ValidationError
 
 from agents.core import current_task
 from agents.core.errors import ArtifactError
-from agents.core.task import ArtifactReference, Attempt, RepositoryReference, Root, set_current_task
+from agents.core.task import ArtifactReference, Attempt, RepositoryReference, Root, Task, set_current_task
 from agents.tests.tasks import a_task
 
 REFERENCE = {
@@ -43,11 +43,23 @@ async def test_runs_do_not_see_each_others_tasks() -> None:
         current_task()
 
 
+class Made(Attempt):
+    """Takes note of each task it makes."""
+
+    def __init__(self, made: list[str]) -> None:
+        super().__init__()
+        self._made = made
+
+    def make(self) -> Task:
+        self._made.append("task")
+        return a_task()
+
+
 async def test_a_task_is_made_once_and_only_if_somebody_asks() -> None:
     made: list[str] = []
 
     async def run(*, asks: bool) -> None:
-        attempt = Attempt(lambda: made.append("task") or a_task())  # type: ignore[func-returns-value]
+        attempt = Made(made)
         set_current_task(attempt)
         assert not asks or current_task() is current_task() is attempt.task
         assert attempt.over() is asks
@@ -57,7 +69,7 @@ async def test_a_task_is_made_once_and_only_if_somebody_asks() -> None:
 
 
 async def test_a_task_that_is_asked_for_too_late_begins_no_step() -> None:
-    attempt = Attempt(a_task)
+    attempt = Made([])
     set_current_task(attempt)
     assert not attempt.over()
     await attempt.end(None)
