@@ -2,7 +2,7 @@
 # whose own docstrings say what everything means.
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import Literal, Protocol, TypeAlias, TypeVar, final
+from typing import Any, Literal, Protocol, TypeAlias, TypeVar, final
 
 from agents.core.budget import Budget
 
@@ -10,6 +10,7 @@ __all__ = [
     "AgentRuntime",
     "EncodedHeaders",
     "Envelope",
+    "Layout",
     "Record",
     "Turn",
     "encode_records",
@@ -149,6 +150,12 @@ class EncodedHeaders:
     def __new__(cls, headers: Iterable[tuple[str, bytes | None]]) -> EncodedHeaders: ...
     def __len__(self) -> int: ...
     def __iter__(self) -> Iterator[tuple[str, bytes]]: ...
+
+@final
+class Layout:
+    def __new__(cls, description: str) -> Layout: ...
+    def encode(self, values: object) -> bytes | None: ...
+    def decode(self, data: bytes, offset: int) -> tuple[tuple[Any, ...], int] | None: ...
 
 @final
 class Record:

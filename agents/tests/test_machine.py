@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from agents import _rust
-from agents._rust import AgentRuntime, EncodedHeaders, Envelope, Turn
+from agents._rust import AgentRuntime, EncodedHeaders, Envelope, Layout, Turn
 from agents.core.budget import Budget as CallBudget
 from agents.tests.naive_machine import Assigned, Budget, NaiveMachine, Offered, decode, encode
 
@@ -379,6 +379,7 @@ USUAL: dict[str, list[Any]] = {
     "EncodedHeaders": [[("ce_id", b"1")]],
     "Envelope": ["i", "/s", "t", "w", None, "r", "failed", MOMENT, 3],
     "encode_records": [[(1, b"k", None, [("a", None)]), (2, None, b"v", HEADERS)], 1_000],
+    "Layout": ["int8 array ( string bytes ) tagged_fields"],
     "moment": [0],
     "next_traceparent": [None, "run"],
     "Record": ["t", 0, 7, 1, 1, b"k", None, [("ce_id", b"1"), ("a", None)]],
@@ -440,6 +441,39 @@ def test_no_value_makes_an_envelope_panic(name: str, value: Any) -> None:
     with suppress(*REFUSED):
         envelope.identity()
         _rust.write_event(HEADERS, envelope, 0, [])
+
+
+PLAIN = [
+    "boolean",
+    "int8",
+    "int16",
+    "int32",
+    "int64",
+    "uint32",
+    "float64",
+    "string",
+    "bytes",
+    "tagged_fields",
+]
+OTHER = ["compact_string", "compact_bytes", "compact_array", "array", "array", "(", ")", "nothing"]
+
+
+@given(
+    st.lists(st.sampled_from([*PLAIN, *OTHER]), max_size=12),
+    st.lists(st.sampled_from(ODD), max_size=12),
+    st.binary(max_size=60),
+    st.sampled_from([0, 1, 60, 2**63, *NUMBERS]),
+)
+@settings(derandomize=True, database=None, max_examples=1_000)
+def test_no_value_makes_a_layout_panic(words: list[str], values: list[Any], data: bytes, offset: Any) -> None:
+    try:
+        layout = Layout(" ".join(words))
+    except ValueError:
+        layout = Layout("array ( string array bytes tagged_fields )")
+    for given_ in (values, tuple(values), *values):
+        layout.encode(given_)
+    with suppress(*REFUSED):
+        layout.decode(data, offset)
 
 
 class AgainstTheTwin(RuleBasedStateMachine):

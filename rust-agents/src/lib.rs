@@ -95,6 +95,8 @@ mod digests;
 mod headers;
 #[cfg(feature = "python")]
 mod moments;
+#[cfg(any(feature = "python", test))]
+mod protocol;
 #[cfg(feature = "python")]
 mod python_bindings;
 #[cfg(feature = "python")]

@@ -21,6 +21,7 @@ use crate::{
 use crate::{digests, moments};
 
 mod envelope;
+mod protocol;
 mod records;
 mod results;
 mod texts;
@@ -34,6 +35,8 @@ mod _rust {
         EncodedHeaders, Envelope, next_traceparent, read_event, read_usual_task, write_answer,
         write_event,
     };
+    #[pymodule_export]
+    use super::protocol::Layout;
     #[pymodule_export]
     use super::records::{Record, encode_records, read_records, seal_records};
     #[pymodule_export]
