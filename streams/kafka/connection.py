@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from pydantic import SecretStr
 
-import streams.kafka.client_repairs  # noqa: F401 (for what it does)
+import streams.kafka.client_repairs  # for what it does
+import streams.kafka.protocol  # noqa: F401 (the same)
 from streams.kafka.oauth import TokenProvider
 
 if TYPE_CHECKING:
