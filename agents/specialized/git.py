@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from agents.core.errors import ConfigurationError, RepositoryError
-from agents.specialized.subprocesses import Finished, environment_for, run
+from agents.subprocesses import Finished, environment_for, run
 
 NULL = "/dev/null"
 

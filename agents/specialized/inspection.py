@@ -11,7 +11,7 @@ import orjson
 
 from agents.core.errors import ConfigurationError
 from agents.specialized.repository import Checkout
-from agents.specialized.subprocesses import environment_for, run
+from agents.subprocesses import environment_for, run
 
 Tool = Literal["complexity", "docstrings", "outline", "security"]
 PROGRAM = Path(__file__).with_name("library_tools.py")

@@ -18,7 +18,7 @@ import orjson
 from agents.core.errors import AgentError, ConfigurationError
 from agents.specialized.facts import Finding, Severity, clean
 from agents.specialized.repository import Checkout
-from agents.specialized.subprocesses import Finished, environment_for, run
+from agents.subprocesses import Finished, environment_for, run
 
 LIMIT = 60.0
 """Seconds one ruff run may take."""

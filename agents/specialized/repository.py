@@ -20,7 +20,7 @@ from agents.core.errors import ArtifactError, RepositoryError
 from agents.core.task import RepositoryReference, Task
 from agents.specialized.git import checked, git
 from agents.specialized.permission import SETTING, Source, permitted
-from agents.specialized.subprocesses import Finished
+from agents.subprocesses import Finished
 
 MIB = 1024 * 1024
 BUNDLE_LIMIT = 64 * MIB

@@ -23,7 +23,7 @@ import orjson
 from agents.specialized.facts import Failure, Outcome, clean, clean_block
 from agents.specialized.junit import Case, JUnitError, read_cases
 from agents.specialized.repository import Checkout
-from agents.specialized.subprocesses import Finished, environment_for, run
+from agents.subprocesses import Finished, environment_for, run
 
 MIB = 1024 * 1024
 LAUNCHER = Path(__file__).with_name("launcher.py")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import re
 import shutil
@@ -10,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from agents.subprocesses import run
 from streams.reports.argocd.application import MAX_BYTES, Application, NotAnApplicationError, parse
 from streams.reports.argocd.report import Source
-from streams.reports.program import TooLateError, TooMuchError, run
 
 if TYPE_CHECKING:
     from typing import BinaryIO
@@ -163,17 +164,25 @@ def _got(name: str, command: tuple[str, ...]) -> bytes:
     program = _program(name)
     if program is None:
         raise ReadError(f"there is no {name} here: {_INSTALL[name]}", passing=False)
+    reading = run(
+        [program, *command[1:]],
+        folder=Path(),
+        environment=os.environ,  # its configuration and login are the user's
+        seconds=READ_SECONDS,
+        output_limit=MAX_BYTES,
+        flood=MAX_BYTES,
+    )
     try:
-        ended = run([program, *command[1:]], seconds=READ_SECONDS, max_bytes=MAX_BYTES)
+        finished = asyncio.run(reading)
     except OSError as error:
         raise ReadError(f"cannot run {program}: {error.strerror}", passing=False) from None
-    except TooMuchError:
-        raise ReadError(f"{program} printed more than {MAX_BYTES:,} bytes", passing=False) from None
-    except TooLateError:
-        raise ReadError(f"{program} did not answer within {READ_SECONDS:g} s", passing=True) from None
-    if ended.code != 0:
-        raise _explained(name, ended.code, ended.errors)
-    return ended.output
+    if finished.cut:
+        raise ReadError(f"{program} printed more than {MAX_BYTES:,} bytes", passing=False)
+    if finished.timed_out:
+        raise ReadError(f"{program} did not answer within {READ_SECONDS:g} s", passing=True)
+    if finished.code != 0:
+        raise _explained(name, finished.code, finished.errors.decode(errors="replace"))
+    return finished.output
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import re
@@ -12,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from streams.reports.program import TooLateError, TooMuchError, run
+from agents.subprocesses import Finished, run
 
 OLDEST: Final = (1, 27)
 SECONDS: Final = 60.0
@@ -84,18 +85,18 @@ class Kubectl:
                 return Rendering(self._build(folder), None)  # what is wrong is said without the wrapper
 
     def _build(self, folder: Path) -> bytes:
-        command = [str(self.program), "kustomize", str(folder)]
         try:
-            ended = run(command, seconds=SECONDS, max_bytes=MAX_BYTES, environment=ENVIRONMENT)
+            finished = _run(self.program, "kustomize", str(folder), seconds=SECONDS)
         except OSError as error:
             raise BuildError(f"cannot run {self.program}: {error.strerror}") from None
-        except TooLateError:
-            raise BuildError(f"not rendered within {SECONDS:.0f} s") from None
-        except TooMuchError:
-            raise BuildError(f"more than {MAX_BYTES // 1024 // 1024} MiB come out of it") from None
-        if ended.code != 0:
-            raise BuildError(" ".join(ended.errors.split()).removeprefix("error: "))
-        return ended.output
+        if finished.cut:
+            raise BuildError(f"more than {MAX_BYTES // 1024 // 1024} MiB come out of it")
+        if finished.timed_out:
+            raise BuildError(f"not rendered within {SECONDS:.0f} s")
+        if finished.code != 0:
+            said = finished.errors.decode(errors="replace")
+            raise BuildError(" ".join(said.split()).removeprefix("error: "))
+        return finished.output
 
 
 def find_kubectl(places: tuple[Path, ...] | None = None) -> Kubectl:
@@ -108,7 +109,7 @@ def find_kubectl(places: tuple[Path, ...] | None = None) -> Kubectl:
     for program in _programs() if places is None else places:
         try:
             found = _versions(program)
-        except (OSError, ValueError, KeyError, TypeError, TooLateError, TooMuchError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             reasons.append(f"{program} does not say its version ({type(error).__name__})")
             continue
         if _numbers(found.version) >= OLDEST:
@@ -127,11 +128,24 @@ def _programs() -> tuple[Path, ...]:
 
 
 def _versions(program: Path) -> Kubectl:
-    command = [str(program), "version", "--client", "--output=json"]
-    ended = run(command, seconds=SECONDS_TO_ANSWER, max_bytes=MAX_BYTES, environment=ENVIRONMENT)
-    said = json.loads(ended.output)
+    finished = _run(program, "version", "--client", "--output=json", seconds=SECONDS_TO_ANSWER)
+    if finished.timed_out:
+        raise TimeoutError
+    said = json.loads(finished.output)
     version = str(said["clientVersion"]["gitVersion"]).removeprefix("v")
     return Kubectl(program, version, str(said.get("kustomizeVersion", "unknown")).removeprefix("v"))
+
+
+def _run(program: Path, *arguments: str, seconds: float) -> Finished:
+    running = run(
+        [program, *arguments],
+        folder=Path(),
+        environment=ENVIRONMENT,
+        seconds=seconds,
+        output_limit=MAX_BYTES,
+        flood=MAX_BYTES,
+    )
+    return asyncio.run(running)
 
 
 def _numbers(version: str) -> tuple[int, ...]:

@@ -1,7 +1,8 @@
-"""Runs one program with a time limit, an output limit, a scrubbed environment and a process group of its own.
+"""Runs one program with a time limit, an output limit, a stated environment and a process group of its own.
 
-Never blocks the event loop, never inherits the worker's environment, and leaves nothing running: not after
-success, not at the time limit, not when the run is canceled.
+Never blocks the event loop, never hands this process's environment on unasked, and leaves nothing running:
+not after success, not at a limit, not when the run is canceled. Code without an event loop gives `run` to
+`asyncio.run`. Imports nothing but the standard library: commands that start quickly need it, too.
 """
 
 import asyncio
@@ -9,15 +10,18 @@ import contextlib
 import os
 import signal
 import site
+import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 KEPT = ("PATH", "LANG", "LANGUAGE", "LC_ALL", "LC_CTYPE", "TZ")
 """All of the worker's environment that another program gets to see; keys and tokens are not among it."""
 
-CHUNK = 64 * 1024
+SLACK = 1024 * 1024
+ERRORS = 64 * 1024
+"""Bytes kept of a program's standard error."""
 FLOOD = 256 * 1024 * 1024
 """Bytes of output after which a program is taken to be running wild, and ended."""
 
@@ -29,8 +33,8 @@ class Finished:
     Attributes:
         code: Its exit code; negative if a signal ended it.
         output: Its standard output; if that was longer than the limit, its beginning and its end.
-        errors: Its standard error, cut the same way.
-        cut: Whether anything was left out of either.
+        errors: Its standard error, shortened the same way.
+        cut: Whether its output is not all here: it was too long, or the program was ended for writing on.
         timed_out: Whether it was ended for taking too long.
     """
 
@@ -55,6 +59,7 @@ async def run(  # noqa: PLR0913 (all but the command are named)
     seconds: float,
     given: bytes = b"",
     output_limit: int = 8 * 1024 * 1024,
+    flood: int = FLOOD,
     grace: float = 0.5,
 ) -> Finished:
     """Run a program to its end.
@@ -63,43 +68,42 @@ async def run(  # noqa: PLR0913 (all but the command are named)
         command: The program and its arguments; no shell is involved.
         folder: Where it runs.
         environment: All of its environment.
-        seconds: How long it may take.
+        seconds: How long it, and whoever else holds its output, may take.
         given: Its standard input.
-        output_limit: Bytes kept of each output stream.
+        output_limit: Bytes kept of its output.
+        flood: Bytes of output after which it is ended.
         grace: Seconds between asking it to end and ending it.
 
     Raises:
-        FileNotFoundError: If there is no such program.
+        OSError: If it cannot be run; FileNotFoundError if there is no such program.
     """
-    process = await asyncio.create_subprocess_exec(
+    loop = asyncio.get_running_loop()
+    program, told = await loop.subprocess_exec(
+        lambda: _Told(output_limit, flood),
         *command,
         cwd=folder,
         env=dict(environment),
-        stdin=asyncio.subprocess.PIPE if given else asyncio.subprocess.DEVNULL,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
+        stdin=subprocess.PIPE if given else subprocess.DEVNULL,
         start_new_session=True,
-    )
-    output, errors = _Kept(output_limit), _Kept(output_limit)
-    work = asyncio.gather(
-        _feed(process.stdin, given),
-        output.read(process.stdout),
-        errors.read(process.stderr),
-        process.wait(),
     )
     timed_out = False
     try:
+        _feed(program, given)
         async with asyncio.timeout(seconds):
-            await work
+            await told.enough.wait()
     except TimeoutError:
         timed_out = True
-    except _FloodError:
-        pass
     finally:
         # A canceled run must not leave its program behind, so the ending itself cannot be canceled.
-        await asyncio.shield(asyncio.ensure_future(_end(process, work, grace)))
-    code = process.returncode if process.returncode is not None else -signal.SIGKILL
-    return Finished(code, output.kept(), errors.kept(), output.cut or errors.cut, timed_out)
+        await asyncio.shield(asyncio.ensure_future(_end(program, told, grace)))
+    code = program.get_returncode()
+    return Finished(
+        -signal.SIGKILL if code is None else code,
+        told.output.kept(),
+        told.errors.kept(),
+        told.output.cut or told.flooded,
+        timed_out,
+    )
 
 
 def environment_for(home: Path, **more: str) -> dict[str, str]:
@@ -110,29 +114,49 @@ def environment_for(home: Path, **more: str) -> dict[str, str]:
     return {"PATH": os.defpath, **kept, "HOME": str(home), "TMPDIR": str(home), **more}
 
 
-class _FloodError(Exception):
-    """A program writes without end."""
+class _Told(asyncio.SubprocessProtocol):
+    """What a program says, and when there is no more to wait for."""
+
+    def __init__(self, output_limit: int, flood: int) -> None:
+        self.output = _Kept(output_limit, flood)
+        self.errors = _Kept(ERRORS, FLOOD)
+        self.flooded = False
+        self.ended = asyncio.Event()
+        self.enough = asyncio.Event()
+
+    def pipe_data_received(self, fd: int, data: bytes) -> None:
+        stream = self.output if fd == 1 else self.errors
+        stream.add(data)
+        if stream.seen > stream.flood:
+            self.flooded = True
+            self.enough.set()
+
+    def process_exited(self) -> None:
+        self.ended.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        # It has ended, and nobody else holds its output.
+        del exc
+        self.enough.set()
 
 
 class _Kept:
     """The first and the last bytes of a stream, half of the limit each."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, flood: int) -> None:
         self.half = limit // 2
+        self.flood = flood
         self.head = bytearray()
         self.tail = bytearray()
         self.seen = 0
 
-    async def read(self, stream: asyncio.StreamReader | None) -> None:
-        while stream is not None and (chunk := await stream.read(CHUNK)):
-            self.seen += len(chunk)
-            if self.seen > FLOOD:
-                raise _FloodError
-            room = self.half - len(self.head)
-            self.head += chunk[:room]
-            self.tail += chunk[room:]
-            if len(self.tail) > self.half + CHUNK * 16:
-                del self.tail[: -self.half]
+    def add(self, chunk: bytes) -> None:
+        self.seen += len(chunk)
+        room = self.half - len(self.head)
+        self.head += chunk[:room]
+        self.tail += chunk[room:]
+        if len(self.tail) > self.half + SLACK:
+            del self.tail[: -self.half]
 
     @property
     def cut(self) -> bool:
@@ -145,33 +169,30 @@ class _Kept:
         return bytes(self.head + left_out + self.tail[-self.half :])
 
 
-async def _feed(stream: asyncio.StreamWriter | None, given: bytes) -> None:
-    if stream is None:
-        return
-    with contextlib.suppress(BrokenPipeError, ConnectionResetError):
-        stream.write(given)
-        await stream.drain()
-    stream.close()
+def _feed(program: asyncio.SubprocessTransport, given: bytes) -> None:
+    if given:
+        stdin = cast("asyncio.WriteTransport", program.get_pipe_transport(0))
+        stdin.write(given)
+        stdin.write_eof()
 
 
-async def _end(process: asyncio.subprocess.Process, work: "asyncio.Future[Any]", grace: float) -> None:
+async def _end(program: asyncio.SubprocessTransport, told: _Told, grace: float) -> None:
     """End the whole process group, and wait until the program is gone.
 
     The group is signaled after a good end too: a program may leave children. Its number can belong to nobody
     else as long as one member lives; with none left, the signal finds nobody.
     """
-    if process.returncode is None:
-        _signal(process.pid, signal.SIGTERM)
+    group = program.get_pid()
+    if program.get_returncode() is None:
+        _signal(group, signal.SIGTERM)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(grace):
-                await process.wait()
-    _signal(process.pid, signal.SIGKILL)
-    work.cancel()
-    with contextlib.suppress(asyncio.CancelledError, _FloodError):
-        await work
+                await told.ended.wait()
+    _signal(group, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(grace + 5):  # a killed program is gone at once, unless the kernel is stuck
-            await process.wait()
+            await told.ended.wait()
+    program.close()
 
 
 def _signal(group: int, number: signal.Signals) -> None:
