@@ -1,8 +1,9 @@
 """Runs one program with a time limit, an output limit, a stated environment and a process group of its own.
 
 Never blocks the event loop, never hands this process's environment on unasked, and leaves nothing running:
-not after success, not at a limit, not when the run is canceled. Code without an event loop gives `run` to
-`asyncio.run`. Imports nothing but the standard library: commands that start quickly need it, too.
+not after success, not at a limit, not when the run is canceled, not when this process is killed. Code without
+an event loop gives `run` to `asyncio.run`. Imports nothing but the standard library: commands that start
+quickly need it, too.
 """
 
 import asyncio
@@ -11,7 +12,7 @@ import os
 import signal
 import site
 import subprocess
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -24,6 +25,14 @@ ERRORS = 64 * 1024
 """Bytes kept of a program's standard error."""
 FLOOD = 256 * 1024 * 1024
 """Bytes of output after which a program is taken to be running wild, and ended."""
+
+WARDEN = """\
+trap '' HUP INT TERM
+read -r group || exit
+read -r end
+kill -s KILL -- "-$group"
+"""
+"""What waits in a shell for the end of its input, which comes with the end of whoever has the other end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,24 +87,26 @@ async def run(  # noqa: PLR0913 (all but the command are named)
         OSError: If it cannot be run; FileNotFoundError if there is no such program.
     """
     loop = asyncio.get_running_loop()
-    program, told = await loop.subprocess_exec(
-        lambda: _Told(output_limit, flood),
-        *command,
-        cwd=folder,
-        env=dict(environment),
-        stdin=subprocess.PIPE if given else subprocess.DEVNULL,
-        start_new_session=True,
-    )
-    timed_out = False
-    try:
-        _feed(program, given)
-        async with asyncio.timeout(seconds):
-            await told.enough.wait()
-    except TimeoutError:
-        timed_out = True
-    finally:
-        # A canceled run must not leave its program behind, so the ending itself cannot be canceled.
-        await asyncio.shield(asyncio.ensure_future(_end(program, told, grace)))
+    with ended_with_us() as end_with_us:
+        program, told = await loop.subprocess_exec(
+            lambda: _Told(output_limit, flood),
+            *command,
+            cwd=folder,
+            env=dict(environment),
+            stdin=subprocess.PIPE if given else subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        end_with_us(program.get_pid())
+        timed_out = False
+        try:
+            _feed(program, given)
+            async with asyncio.timeout(seconds):
+                await told.enough.wait()
+        except TimeoutError:
+            timed_out = True
+        finally:
+            # A canceled run must not leave its program behind, so the ending itself cannot be canceled.
+            await asyncio.shield(asyncio.ensure_future(_end(program, told, grace)))
     code = program.get_returncode()
     return Finished(
         -signal.SIGKILL if code is None else code,
@@ -104,6 +115,40 @@ async def run(  # noqa: PLR0913 (all but the command are named)
         told.output.cut or told.flooded,
         timed_out,
     )
+
+
+@contextlib.contextmanager
+def ended_with_us() -> Iterator[Callable[[int], None]]:
+    """Have a process group ended when this process is gone before the context is left, however it went.
+
+    A shell of its own does it, whose input ends with this process. A parent-death signal would reach the
+    program alone and not what it started, would be lost where a program changes its user, and would have to
+    be asked for between fork and exec, where a process with threads must run no Python.
+
+    Yields:
+        What to call with the group, as soon as there is one. A kill in the microseconds before that leaves
+        the group to itself.
+    """
+    with subprocess.Popen(  # noqa: S603 (a text of ours and a fixed shell)
+        ["/bin/sh", "-c", WARDEN, "callboard-warden"],
+        bufsize=0,
+        cwd="/",
+        env={},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    ) as warden:
+
+        def end_with_us(group: int) -> None:
+            with contextlib.suppress(BrokenPipeError):  # somebody ended the warden
+                if warden.stdin is not None:
+                    warden.stdin.write(b"%d\n" % group)
+
+        try:
+            yield end_with_us
+        finally:
+            warden.kill()  # before its input ends
 
 
 def environment_for(home: Path, **more: str) -> dict[str, str]:

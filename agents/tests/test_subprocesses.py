@@ -9,6 +9,7 @@ import pytest
 
 from agents.subprocesses import ERRORS, FLOOD, Finished, environment_for, run
 
+ROOT = Path(__file__).parents[2]
 ENOUGH = 30.0
 MEANT_TO_HANG = 600
 
@@ -113,6 +114,20 @@ async def test_a_canceled_one_is_ended_with_all_it_started(tmp_path: Path) -> No
     running.cancel()
     with pytest.raises(asyncio.CancelledError):
         await running
+    await gone(process)
+
+
+async def test_it_ends_with_whoever_ran_it_even_if_that_is_killed(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", starting(tmp_path) + "child.wait()"]
+    runner = f"""\
+import asyncio, pathlib
+from agents.subprocesses import run
+asyncio.run(run({command}, folder=pathlib.Path("/"), environment={{}}, seconds=3600))
+"""
+    running = await asyncio.create_subprocess_exec(sys.executable, "-c", runner, cwd=ROOT)
+    process = await started(tmp_path)
+    running.kill()
+    await running.wait()
     await gone(process)
 
 

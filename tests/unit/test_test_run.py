@@ -519,24 +519,42 @@ def test_wrong_usage(project: Path, run: Callable[..., Any], arguments: tuple[st
 
 
 def test_the_tests_end_with_the_command(project: Path) -> None:
-    source = (
-        "import os, pathlib, time\n"
-        "def test_hangs():\n"
-        "    pathlib.Path('new').write_text(str(os.getpid()))\n"
-        "    os.rename('new', 'process')\n"
-        "    time.sleep(60)\n"
-    )
-    (project / "test_it.py").write_text(source)
     with callboard() as command:
-        deadline = time.monotonic() + 30
-        while not (project / "process").exists():
-            assert time.monotonic() < deadline
-            time.sleep(0.02)  # another process: there is no event of ours to wait for
+        processes = _hanging(project)
         command.terminate()
         _, errors = command.communicate(timeout=30)
     assert command.returncode == 130
     assert "interrupted; the tests were ended" in errors
-    assert not _is_running(int((project / "process").read_text()))
+    _wait_for(lambda: not any(map(_is_running, processes)))
+
+
+def test_the_tests_end_with_the_command_even_if_it_is_killed(project: Path) -> None:
+    with callboard() as command:
+        processes = _hanging(project)
+        command.kill()
+    _wait_for(lambda: not any(map(_is_running, processes)))
+
+
+def _hanging(project: Path) -> list[int]:
+    """Wait until a test hangs; tells which processes belong to it."""
+    source = """\
+import os, pathlib, subprocess
+def test_hangs():
+    child = subprocess.Popen(["sleep", "60"])
+    pathlib.Path("new").write_text(f"{os.getpid()} {child.pid}")
+    os.rename("new", "processes")
+    child.wait()
+"""
+    (project / "test_it.py").write_text(source)
+    _wait_for((project / "processes").exists)
+    return [int(each) for each in (project / "processes").read_text().split()]
+
+
+def _wait_for(happened: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 30
+    while not happened():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)  # other processes: there is no event of ours to wait for
 
 
 def _is_running(process: int) -> bool:

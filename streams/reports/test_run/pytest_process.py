@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Final, Literal
 
 from agents.specialized.junit import Case, JUnitError, read_cases
+from agents.subprocesses import ended_with_us
 from streams.reports.test_run.recording import Recording
 
 MIB: Final = 1024 * 1024
@@ -114,14 +115,18 @@ def run_pytest(  # noqa: PLR0913 (all but the first two are named)
         environment["COVERAGE_FILE"] = str(scratch / "coverage")
     started = clock()
     # The program is the interpreter the user named; no shell is involved.
-    with subprocess.Popen(  # noqa: S603
-        command,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        start_new_session=True,
-    ) as process:
+    with (
+        ended_with_us() as end_with_us,
+        subprocess.Popen(  # noqa: S603
+            command,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+        ) as process,
+    ):
+        end_with_us(process.pid)
         watcher = _Watcher(process, recording, limits, viewer, clock)
         try:
             watcher.wait()
