@@ -82,7 +82,8 @@ def argocd_status(  # noqa: PLR0913 (one parameter per option)
     Yes only if it compared with that commit after the push, the operation succeeded, and the Application is
     Synced and Healthy since. It only ever gets the Application, and with kubectl the pods of one that is not
     Healthy; it never syncs, refreshes or changes anything.
-    Exit codes: 0 deployed, 1 failed, 5 not within --wait, 7 not yet, or it cannot be told.
+    Exit codes: 0 deployed, 1 failed, 2 also a file without that Application, 5 not within --wait, 7 not yet,
+    or it cannot be told.
 
     \b
     Example:
@@ -122,6 +123,9 @@ def argocd_status(  # noqa: PLR0913 (one parameter per option)
                 tell(one_line(sentence, LONGEST))
 
         seen, waited = watch(chosen, order, clock, told)
+    if from_file is not None and seen.judgement is None:
+        # Nothing was asked that could not be told: there is no such Application in there.
+        raise CommandError(f"--from-file: {seen.last_error}", ExitCode.USAGE)
     report = summary(seen, chosen, waited)
     if json:
         write_json(report.model_dump(mode="json"))

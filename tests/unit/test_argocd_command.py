@@ -314,22 +314,35 @@ def test_a_recorded_application_on_stdin() -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (None, "No such file"),
-        ("{", "no JSON"),
-        ('{"kind": "List"}', "a list"),
-        (json.dumps(BASE), "'shop', not 'web'"),
+        ("", "{file} holds no JSON"),
+        ("{", "{file} holds no JSON"),
+        ('{"kind": "List"}', "{file} holds a list"),
+        (json.dumps(BASE), "what was read is the Application 'shop', not 'web'"),
     ],
 )
-def test_a_file_that_is_none(content: str | None, said: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("stdin", [False, True])
+def test_a_file_without_the_application_is_wrong_input(
+    content: str, said: str, *, stdin: bool, tmp_path: Path
+) -> None:
     file = tmp_path / "application.json"
-    if content is not None:
-        file.write_text(content)
-    ended = run("web", "--revision", SHA, "--from-file", str(file), "--json")
-    assert ended.exit_code == 7
-    found = report(ended)
-    assert found["verdict"] == "unknown"
-    assert said in found["reason"]
-    assert found["not_checked"] == ["everything: the Application was never read"]
+    file.write_text(content)
+    source = "-" if stdin else str(file)
+    ended = run("web", "--revision", SHA, "--from-file", source, "--json", given=content.encode())
+    assert (ended.exit_code, ended.stdout) == (2, "")
+    assert f"--from-file: {said.format(file='stdin' if stdin else file)}" in ended.stderr
+
+
+def test_a_file_that_cannot_be_read_is_wrong_usage(tmp_path: Path) -> None:
+    (tmp_path / "unreadable").symlink_to("unreadable")  # a file mode would not stop root
+    for name, said in (
+        ("nope", "No such file or directory"),
+        (".", "Is a directory"),
+        ("unreadable", "Too many levels of symbolic links"),
+    ):
+        path = str(tmp_path / name)
+        ended = run("shop", "--revision", SHA, "--from-file", path, "--json")
+        assert (ended.exit_code, ended.stdout) == (2, "")
+        assert f"cannot read {path}: {said}" in ended.stderr
 
 
 @pytest.mark.parametrize(
@@ -414,6 +427,7 @@ def test_a_client_that_is_not_there(
     ended = run("shop", "--revision", SHA, "--via", via, "--wait", "10m")
     assert ended.exit_code == 7
     assert f"there is no {via} here" in ended.stdout
+    assert "everything: the Application was never read" in ended.stdout
 
 
 def test_a_client_that_prints_nonsense_or_too_much(clients: Clients, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -87,7 +87,8 @@ class FileSource:
         try:
             return parse(text)
         except NotAnApplicationError as error:
-            raise ReadError(f"{self._shown} holds {error}", passing=False) from None
+            where = "stdin" if self.path == "-" else self._shown
+            raise ReadError(f"{where} holds {error}", passing=False) from None
 
 
 @dataclass(frozen=True, slots=True)
