@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import gc
-import importlib
+import importlib.util
 import os
 import signal
 import socket
@@ -67,9 +67,10 @@ def run(  # noqa: PLR0913 (a command has this many options)
 ) -> None:
     """Run the agents of an application, until Ctrl-C or SIGTERM.
 
-    Starts the local Kafka first unless CALLBOARD_BOOTSTRAP_SERVERS is set. Prints the address of /healthz,
-    /readyz, /metrics and /asyncapi on stdout once the agents are starting; logs go to stderr. When told to
-    stop, it lets running work end; told twice, it does not, and that work is done again by the next worker.
+    Imports the application and, unless CALLBOARD_BOOTSTRAP_SERVERS is set, starts the local Kafka. Prints the
+    address of /healthz, /readyz, /metrics and /asyncapi on stdout once the agents are starting; logs go to
+    stderr. When told to stop, it lets running work end; told twice, it does not, and that work is done again
+    by the next worker.
 
     With --workers, a worker that dies is started again and has its partitions back within seconds; without,
     they wait until its session ends (CALLBOARD_SESSION_TIMEOUT_MS).
@@ -93,9 +94,11 @@ def run(  # noqa: PLR0913 (a command has this many options)
     configure_logging(log_level, terminal=link.terminal if link is not None else None)
     if workers is None:
         raise typer.Exit(_work(application, host, port, log_level, link))
+    _find(application)
+    ports = _ports(host, port, workers)
     ensure_kafka(settings())
     command = ["run", application, "--host", host, "--log-level", log_level]
-    raise typer.Exit(_supervise(command, application, _ports(host, port, workers)))
+    raise typer.Exit(_supervise(command, application, ports))
 
 
 @contextmanager
@@ -120,18 +123,7 @@ def load(application: str) -> AgentApp:
     Raises:
         CommandError: If there is none; says which part of the way is missing.
     """
-    module_name, _, attribute = application.partition(":")
-    if not module_name or not attribute:
-        raise CommandError(
-            f"{application!r} names no application: give MODULE:APP, e.g. examples.hello:app", ExitCode.USAGE
-        )
-    here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.insert(0, here)
-    if module_name.endswith(".py"):
-        path = Path(os.path.relpath(module_name)).with_suffix("")
-        instead = f"; did you mean {'.'.join(path.parts)}:{attribute}?" if ".." not in path.parts else ""
-        raise CommandError(f"{module_name!r} is a file, not the name of a module{instead}", ExitCode.USAGE)
+    module_name, attribute = _find(application)
     module = _import(module_name)
 
     from agents.core import Workflow
@@ -153,6 +145,30 @@ def load(application: str) -> AgentApp:
     )
 
 
+def _find(application: str) -> tuple[str, str]:
+    """Give the names of the module and the application in it, as far as can be told without running its code.
+
+    Raises:
+        CommandError: If these are no such names, or there is no such package.
+    """
+    module, _, attribute = application.partition(":")
+    if not module or not attribute:
+        raise CommandError(
+            f"{application!r} names no application: give MODULE:APP, e.g. examples.hello:app", ExitCode.USAGE
+        )
+    if module.endswith(".py") or os.sep in module:
+        path = Path(os.path.relpath(module.removesuffix(".py")))
+        instead = f"; did you mean {'.'.join(path.parts)}:{attribute}?" if ".." not in path.parts else ""
+        raise CommandError(f"{module!r} is a file, not the name of a module{instead}", ExitCode.USAGE)
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    package = module.partition(".")[0]
+    if package and package not in sys.modules and importlib.util.find_spec(package) is None:
+        raise _no_module(package)
+    return module, attribute
+
+
 def _import(name: str) -> Any:
     from agents.core.errors import AgentError
 
@@ -162,13 +178,16 @@ def _import(name: str) -> Any:
         raise
     except ModuleNotFoundError as error:
         if error.name is not None and (name == error.name or name.startswith(f"{error.name}.")):
-            raise CommandError(
-                f"there is no module {error.name!r}, neither in {Path.cwd()} nor among what is installed",
-                ExitCode.USAGE,
-            ) from None
+            raise _no_module(error.name) from None
         raise _import_error(name, error) from error
     except Exception as error:  # importing runs the user's code, which may raise anything
         raise _import_error(name, error) from error
+
+
+def _no_module(name: str) -> CommandError:
+    return CommandError(
+        f"there is no module {name!r}, neither in {Path.cwd()} nor among what is installed", ExitCode.USAGE
+    )
 
 
 def _import_error(name: str, error: Exception) -> CommandError:
@@ -184,7 +203,7 @@ def _import_error(name: str, error: Exception) -> CommandError:
 
 
 def _bind(host: str, port: int) -> socket.socket:
-    """Take the port before anything else is begun."""
+    """Take the port before anything is begun that would have to be ended."""
     try:
         family, kind, protocol, _, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
@@ -224,9 +243,9 @@ def _work(application: str, host: str, port: int, log_level: str, link: Link | N
     """Be the only worker, or one of several."""
     try:
         with _importing():
-            ensure_kafka(settings())
             app = load(application)
-        listener = _bind(host, port)
+            listener = _bind(host, port)
+            ensure_kafka(settings())  # last: what cannot be run shall leave no Kafka behind
         if link is not None:
             link.when_told_to_leave(app.leave_when_stopped)
             app.on_startup(link.tell_running)

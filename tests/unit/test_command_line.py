@@ -3,6 +3,7 @@
 import io
 import json
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator, Sequence
@@ -316,6 +317,7 @@ def test_json_does_not_steer_the_terminal_and_says_the_same(capsys: pytest.Captu
         ),
         ("", "loaded.py:app", r"did you mean loaded:app\?"),
         ("", "./shop/loaded.py:app", r"did you mean shop\.loaded:app\?"),
+        ("", "shop/loaded:app", r"did you mean shop\.loaded:app\?"),
         ("1/0", "loaded:app", r"ZeroDivisionError.*loaded.py:1"),
         ("def (", "loaded:app", "SyntaxError"),
         ("app = 1", "loaded:app", "no AgentApp, but of type int"),
@@ -337,6 +339,38 @@ def test_what_cannot_be_loaded(
     with refused(ExitCode.USAGE, said):
         run.load(name)
     sys.modules.pop("loaded", None)
+
+
+@pytest.mark.parametrize(
+    ("name", "more", "said"),
+    [
+        ("loaded.py:app", (), "'loaded.py' is a file, not the name of a module; did you mean loaded:app?"),
+        ("loaded.py:app", ("--workers", "2"), "did you mean loaded:app?"),
+        ("loaded", ("--workers", "2"), "give MODULE:APP"),
+        ("no_such_module_at_all.sub:app", ("--workers", "2"), "there is no module 'no_such_module_at_all'"),
+        ("loaded:app", (), "ZeroDivisionError"),
+    ],
+)
+def test_no_kafka_is_started_for_what_is_no_application(
+    name: str, more: tuple[str, ...], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CALLBOARD_BOOTSTRAP_SERVERS", raising=False)
+    file = tmp_path / "loaded.py"
+    file.write_text("1/0")
+    # A local Kafka with a file for a folder cannot be started, and that would be the error.
+    check(callboard("run", name, *more, folder=tmp_path, CALLBOARD_HOME=str(file)), ExitCode.USAGE, said)
+
+
+def test_no_kafka_is_started_for_a_port_that_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CALLBOARD_BOOTSTRAP_SERVERS", raising=False)
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        for more in ((), ("--workers", "1")):
+            ended = callboard(
+                *("run", "examples.hello:app", "--llm", "off", "--port", str(port), *more),
+                CALLBOARD_HOME=__file__,
+            )
+            check(ended, ExitCode.USAGE, f"port {port} of 127.0.0.1 cannot be used")
 
 
 def test_an_application_elsewhere_in_the_module_is_suggested(monkeypatch: pytest.MonkeyPatch) -> None:
