@@ -182,7 +182,11 @@ def redrive(  # noqa: PLR0913 (one parameter per option)
     ] = None,
     editor: Annotated[
         bool,
-        typer.Option("--editor", help="Change the value in $VISUAL or $EDITOR first; only for one letter."),
+        typer.Option(
+            "--editor",
+            help="Change the value in $VISUAL or $EDITOR first; only for one letter. What was typed is kept"
+            " in a file until it is published.",
+        ),
     ] = False,
     again: Annotated[
         bool, typer.Option("--again", help="Also letters that were published again already.")

@@ -9,8 +9,8 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -41,6 +41,7 @@ from streams.topics import Topics
 
 TELL_SECONDS = 5.0
 MOST_SHOWN = 10
+OWNERS = 0o600
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,15 +87,16 @@ async def redrive(settings: Settings, order: Order) -> ExitCode:
             work = rounds(asked, found.known, found.before, again=order.again)
             letters = [letter for each in work for letter in each.letters]
             places = set(await reader.partitions({names.tasks(letter.agent) for letter in letters}))
-            edited = await _edited(reader, asked, letters, order)
+            edited, typed = await _edited(reader, asked, letters, order)
         except asyncio.CancelledError:
             raise CommandError("interrupted; nothing was published", ExitCode.INTERRUPTED) from None
         told = _Told(order, {letter.id: letter for letter in found.known})
-        if letters:
-            _ask(order, asked, letters)
-        async with _publisher(settings, order) as publisher:
-            make = partial(prepare, reader, names, places=places, reason=order.because, edited=edited)
-            await _go(make, publisher, work, told)
+        with _kept_until_published(typed, edited, told):
+            if letters:
+                _ask(order, asked, letters)
+            async with _publisher(settings, order) as publisher:
+                make = partial(prepare, reader, names, places=places, reason=order.because, edited=edited)
+                await _go(make, publisher, work, told)
     told.finish()
     return ExitCode.FAILED if told.refused else ExitCode.OK
 
@@ -195,12 +197,14 @@ class _Told:
     def __init__(self, order: Order, letters: dict[str, DeadLetter]) -> None:
         self.order = order
         self.done = self.refused = 0
+        self.published: set[str] = set()
         self._letters = letters
         self._said = time.monotonic()
 
     def publish(self, event: Redriven) -> None:
         """A letter is in the log."""
         self.done += 1
+        self.published.add(event.letter)
         if self.order.json:
             self._json(event.letter, "redriven", id=event.id, place=event.place)
         else:
@@ -266,21 +270,34 @@ def _letters(count: int) -> str:
 
 async def _edited(
     reader: Reader, asked: Sequence[DeadLetter], letters: Sequence[DeadLetter], order: Order
-) -> dict[str, bytes]:
-    """Take the value that goes in place of the letter's."""
+) -> tuple[dict[str, bytes], Path | None]:
+    """Take the value that goes in place of the letter's, by its id, and the file it was typed into."""
     if order.edited is None and not order.editor:
-        return {}
+        return {}, None
     if len(asked) != 1:
         raise CommandError("only one letter at a time can be edited: name it by its id", ExitCode.USAGE)
     if asked[0] not in letters:
-        return {}  # it is refused anyway
+        return {}, None  # it is refused anyway
     if order.edited is not None:
-        return {asked[0].id: order.edited}
-    return {asked[0].id: _from_editor(await whole(reader, asked[0]))}
+        return {asked[0].id: order.edited}, None
+    edited, file = _from_editor(await whole(reader, asked[0]))
+    return {asked[0].id: edited}, file
 
 
-def _from_editor(letter: DeadLetter) -> bytes:
-    """Let the user edit a letter's value.
+@contextmanager
+def _kept_until_published(typed: Path | None, letters: Iterable[str], told: _Told) -> Iterator[None]:
+    """Remove what a user typed when it is in the log; whatever else happens, say where it is."""
+    try:
+        yield
+    finally:
+        if typed is not None and told.published.issuperset(letters):
+            typed.unlink(missing_ok=True)
+        elif typed is not None:
+            say(f"the edited value is kept: give it with --edit {shlex.quote(str(typed))}")
+
+
+def _from_editor(letter: DeadLetter) -> tuple[bytes, Path]:
+    """Let the user edit a letter's value; gives it, and the file it is in.
 
     Raises:
         CommandError: If it is not changed, or no value of its kind; then the file is kept.
@@ -308,6 +325,7 @@ def _from_editor(letter: DeadLetter) -> bytes:
     finally:
         signal.signal(signal.SIGINT, previous)
     try:
+        path.chmod(OWNERS)  # an editor may have made it anew
         edited = path.read_bytes()
     except OSError as error:
         raise CommandError(f"nothing was published: cannot read {path} ({error.strerror})") from None
@@ -322,8 +340,7 @@ def _from_editor(letter: DeadLetter) -> bytes:
         checked(letter, edited)
     except RedriveError as error:
         raise CommandError(f"{error}. It is kept: correct {path} and give it with --edit") from None
-    path.unlink()
-    return edited
+    return edited, path
 
 
 def _editor() -> list[str]:

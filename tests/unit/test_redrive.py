@@ -1,14 +1,21 @@
 """Publishing dead letters again: what goes together, what is refused, and that a repetition is no copy."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, cast
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import pytest
 
+from streams.command_line import redriving
+from streams.command_line.output import CommandError, ExitCode
+from streams.command_line.redriving import Order
 from streams.dead_letters import DeadLetter, Failure, write
 from streams.envelope import RESULT, TASK, Envelope, Headers, decode, encode
+from streams.kafka.admin import BrokerUnreachableError
+from streams.kafka.publisher import PublishError
 from streams.kafka.reader import Place, Reader
 from streams.redrive import (
     MAX_REASON_BYTES,
@@ -25,6 +32,7 @@ from streams.redrive import (
     whole,
 )
 from streams.rounds import entry
+from streams.settings import Settings
 from streams.topics import Topics
 from tests.unit.worker_world import TIME, FakeRecord
 
@@ -40,6 +48,16 @@ class Log:
 
     def __init__(self) -> None:
         self.records: dict[Place, list[FakeRecord]] = {place: [] for place in PLACES}
+        self.fault: BaseException | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        pass
+
+    async def topics(self) -> dict[str, int]:
+        return {topic: 2 for topic, _ in self.records}
 
     def add(
         self, topic: str, partition: int, key: bytes | None, value: bytes | None, headers: Iterable[Any]
@@ -68,6 +86,8 @@ class Log:
     async def send_and_wait(
         self, topic: str, partition: int, *, key: bytes | None, value: bytes, headers: Headers
     ) -> int:
+        if self.fault is not None:
+            raise self.fault
         return self.add(topic, partition, key, value, headers)
 
     # As the library knows it.
@@ -293,3 +313,92 @@ async def test_an_edited_status_is_the_header_too() -> None:
     log.bury(result())
     (event,) = await log.events(edited=b'{"agent": "first", "status": "failed"}')
     assert envelope_of(event).status == "failed"
+
+
+# What a person typed -----------------------------------------------------------------------------
+
+EDITED = b'{"input": "typed"}\n'
+
+
+class Desk:
+    """A person who edits the only letter of a log."""
+
+    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.folder = folder
+        self.log = Log()
+        self.log.bury(task())
+        monkeypatch.setattr(redriving, "Reader", lambda _: self.log)
+        monkeypatch.setattr(redriving, "OwnPublisher", lambda _: self.log)
+        monkeypatch.setattr("tempfile.tempdir", str(folder))
+        # An editor that puts a new file, which everybody may read, in the place of the old one.
+        text = EDITED.decode().strip()
+        monkeypatch.setenv("VISUAL", f"sh -c 'echo {json.dumps(text)} > $0.new; mv $0.new $0'")
+
+    async def redrive(self, **more: Any) -> ExitCode:
+        (letter,) = await self.log.known()
+        order = Order(ids=[letter.id], because="x", editor=True, **more)
+        return await redriving.redrive(Settings(topic_prefix="here."), order)
+
+    def check_kept(self, told: str) -> None:
+        """Expect that what was typed is in a file, only for its owner, and that this was said."""
+        (file,) = self.folder.iterdir()
+        assert f"the edited value is kept: give it with --edit {file}" in told
+        assert file.read_bytes() == EDITED
+        assert file.stat().st_mode & 0o777 == 0o600
+
+
+@pytest.fixture(name="desk")
+def _desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Desk:
+    return Desk(tmp_path, monkeypatch)
+
+
+async def test_what_was_typed_is_removed_when_it_is_in_the_log(desk: Desk) -> None:
+    assert await desk.redrive() == ExitCode.OK
+    assert [it.value for it in desk.log.records[TOPICS.tasks("reader"), 1]] == [EDITED]
+    assert list(desk.folder.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("fault", "code"),
+    [
+        (PublishError("not now"), ExitCode.UNREACHABLE),
+        (asyncio.CancelledError(), ExitCode.INTERRUPTED),
+    ],
+)
+async def test_what_was_typed_is_kept_if_kafka_does_not_take_it(
+    desk: Desk, fault: BaseException, code: ExitCode, capsys: pytest.CaptureFixture[str]
+) -> None:
+    desk.log.fault = fault
+    with pytest.raises(CommandError) as refusal:
+        await desk.redrive()
+    assert refusal.value.code == code
+    desk.check_kept(capsys.readouterr().err)
+
+
+async def test_what_was_typed_is_kept_if_kafka_is_gone(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Gone(Log):
+        async def __aenter__(self) -> Self:
+            raise BrokerUnreachableError("no Kafka broker answers")
+
+    monkeypatch.setattr(redriving, "OwnPublisher", lambda _: Gone())
+    with pytest.raises(BrokerUnreachableError):
+        await desk.redrive()
+    desk.check_kept(capsys.readouterr().err)
+
+
+async def test_what_was_typed_is_kept_if_it_is_refused(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("streams.redrive.MAX_MESSAGE_BYTES", len(EDITED))
+    assert await desk.redrive() == ExitCode.FAILED
+    told = capsys.readouterr().err
+    assert "a record at most 19" in told
+    desk.check_kept(told)
+
+
+async def test_what_was_typed_to_try_it_is_kept(desk: Desk, capsys: pytest.CaptureFixture[str]) -> None:
+    assert await desk.redrive(dry_run=True) == ExitCode.OK
+    desk.check_kept(capsys.readouterr().err)
+    assert desk.log.records[TOPICS.tasks("reader"), 1] == []
