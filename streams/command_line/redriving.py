@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import select
 import shlex
 import signal
 import subprocess
@@ -40,6 +41,7 @@ from streams.settings import Settings
 from streams.topics import Topics
 
 TELL_SECONDS = 5.0
+POLL_SECONDS = 0.1
 MOST_SHOWN = 10
 OWNERS = 0o600
 
@@ -139,14 +141,35 @@ def _ask(order: Order, asked: Sequence[DeadLetter], letters: Sequence[DeadLetter
     # The event loop's own handler would note Ctrl-C and go on waiting for the answer.
     previous = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
-        agreed = typer.confirm(f"Publish {len(letters):,} letters again{seconds}?", err=True)
-    except typer.Abort:
+        agreed = _confirmed(f"Publish {len(letters):,} letters again{seconds}?")
+    except (KeyboardInterrupt, EOFError):
         say("")  # the question has no end of its line
         raise CommandError("interrupted; nothing was published", ExitCode.INTERRUPTED) from None
     finally:
         signal.signal(signal.SIGINT, previous)
     if not agreed:
         raise CommandError("nothing was published")
+
+
+def _confirmed(question: str) -> bool:
+    """Ask until the answer is yes or no.
+
+    Raises:
+        EOFError: If there is no answer to come.
+    """
+    while True:
+        typer.echo(f"{question} [y/N]: ", nl=False, err=True)
+        # Python looks for Ctrl-C, then waits for a line: one in between would be noticed after that line. So
+        # it waits for a short while at a time.
+        while not select.select([sys.stdin], [], [], POLL_SECONDS)[0]:
+            pass
+        line = sys.stdin.readline()
+        if not line:
+            raise EOFError
+        answer = line.strip().lower()
+        if answer in {"y", "yes", "n", "no", ""}:
+            return answer.startswith("y")
+        typer.echo("Please answer y or n.", err=True)
 
 
 @asynccontextmanager
