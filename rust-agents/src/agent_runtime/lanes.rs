@@ -4,7 +4,7 @@
 //! skips them when their turn comes.
 
 use std::collections::hash_map::{DefaultHasher, Entry};
-use std::collections::{HashMap, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::token_hasher::TokenHasher;
@@ -26,33 +26,33 @@ impl Lane {
     }
 }
 
-/// Who waits behind the head of each occupied lane. The head itself is not stored: a lane is
-/// present exactly as long as it has one.
+/// The lanes that have a head, and who waits behind it. The head itself is not stored.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
+    occupied: HashSet<Lane, BuildHasherDefault<TokenHasher>>,
+    /// Of those where somebody does: next to no lane, where there are as many keys as runs.
     behind: HashMap<Lane, VecDeque<u64>, BuildHasherDefault<TokenHasher>>,
 }
 
 impl Lanes {
     /// Puts a token at the end of a lane; true when that is also its head.
     pub(crate) fn enter(&mut self, lane: Lane, token: u64) -> bool {
-        match self.behind.entry(lane) {
-            Entry::Vacant(free) => {
-                free.insert(VecDeque::new());
-                true
-            }
-            Entry::Occupied(mut occupied) => {
-                occupied.get_mut().push_back(token);
-                false
-            }
+        let free = self.occupied.insert(lane);
+        if !free {
+            self.behind.entry(lane).or_default().push_back(token);
         }
+        free
     }
 
     /// Takes the head away, and answers who is next. `None` means the lane is free.
     pub(crate) fn leave(&mut self, lane: Lane) -> Option<u64> {
-        let next = self.behind.get_mut(&lane)?.pop_front();
-        if next.is_none() {
-            self.behind.remove(&lane);
+        let Entry::Occupied(mut waiting) = self.behind.entry(lane) else {
+            self.occupied.remove(&lane);
+            return None;
+        };
+        let next = waiting.get_mut().pop_front();
+        if waiting.get().is_empty() {
+            waiting.remove();
         }
         next
     }
