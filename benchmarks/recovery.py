@@ -274,7 +274,7 @@ class History:
             self._put("journal", partition, run, step | more | written, headers)
         common = envelopes.common(envelopes.RESULT, source)
         headers = envelopes.answer(
-            common, task, answered, run, envelopes.now(), None, "completed", None, None
+            common, task, answered, run, envelopes.milliseconds(), None, "completed", None, None
         )
         value = {"agent": AGENT, "status": "completed", "output": "done", "run": run}
         self._put("results", partition, name, value, headers)

@@ -42,7 +42,7 @@ class RunHistory:
     begun: set[int] = field(default_factory=set)
 
 
-@dataclass(slots=True, weakref_slot=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Work:
     """What one record (or one complete join) means for this agent."""
 
