@@ -1,7 +1,6 @@
 """The composition root: workflows in, a running application out. Nothing imports it but `streams` itself."""
 
 import asyncio
-import gc
 import logging
 import os
 import signal
@@ -20,6 +19,7 @@ from agents import metrics
 from agents.core.errors import ConfigurationError
 from agents.core.llm import chosen_backend
 from agents.core.workflow import NAME, Workflow
+from streams import memory
 from streams.artifacts import KafkaArtifacts
 from streams.kafka.admin import cluster_id, ensure_positions, ensure_topics, stamped_by_producers
 from streams.kafka.publisher import PRODUCER_OPTIONS, OwnPublisher
@@ -249,12 +249,7 @@ class AgentApp(AsgiFastStream):
             )
 
     async def _started(self) -> None:  # async: FastStream runs a plain function in another thread
-        # Python looks for garbage after every 700 new objects, which took a third of a busy worker's time.
-        # Runs make next to no cycles: looking less often finds them all the same, and what is here by now
-        # stays, so that it need not be looked through.
-        gc.collect()
-        gc.freeze()
-        gc.set_threshold(100_000, 20, 20)
+        memory.settle()
         self._sampler = asyncio.get_running_loop().create_task(self._sample())
         self._guard = asyncio.get_running_loop().create_task(self._end_when_out_of_a_group())
         log.info("ready", app=self.name, agents=list(self._members), servers=self.settings.connection.servers)

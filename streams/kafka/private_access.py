@@ -105,9 +105,10 @@ def _as_it_is(_: TopicPartition, record: Record) -> Record:
 
 
 def fetch_afterwards(consumer: AIOKafkaConsumer, *, turns: int, seconds: float) -> None:
-    """Have it ask for more records only after those it handed out had some turns of the event loop.
+    """Have it hand out what comes at once, and ask for more only after that had some turns of the event loop.
 
-    It would ask at once, and what becomes of the records would wait until that request is made and sent.
+    It would first look through all its partitions, in vain, since what came is not handed out yet, and then
+    ask for more, while what becomes of the records waits until that request is made and sent.
 
     Args:
         consumer: A started one.
@@ -115,24 +116,24 @@ def fetch_afterwards(consumer: AIOKafkaConsumer, *, turns: int, seconds: float) 
         seconds: No later than that, however long the turns take: much is under way, and more should be, too.
     """
     fetcher, loop = consumer._fetcher, asyncio.get_running_loop()  # noqa: SLF001 (module's purpose)
-    notify = fetcher._notify  # noqa: SLF001 (module's purpose)
-    waiting: asyncio.Future[None] | None = None
+    proceed = fetcher._proc_fetch_request  # noqa: SLF001 (module's purpose)
 
-    def turn(consumed: "asyncio.Future[None]", left: int, until: float) -> None:
-        if left and loop.time() < until:
-            loop.call_soon(turn, consumed, left - 1, until)
-        else:
-            notify(consumed)
+    async def proceeded(*given: Any) -> bool:
+        until = loop.time() + seconds
+        try:
+            for _ in range(turns):
+                if loop.time() >= until:
+                    break
+                await asyncio.sleep(0)
+        except asyncio.CancelledError:
+            return False  # as the client's own does: whoever cancels it awaits it, and expects no error
+        if await proceed(*given):
+            # They come to their turn before the client's routine, which waits for this task to end.
+            for waiter in fetcher._fetch_waiters:  # noqa: SLF001 (module's purpose)
+                fetcher._notify(waiter)  # noqa: SLF001 (module's purpose)
+        return False  # so that nobody is told twice
 
-    def notified(future: "asyncio.Future[None] | None") -> None:
-        nonlocal waiting
-        if future is None or future is not fetcher._wait_consume_future:  # noqa: SLF001 (as above)
-            notify(future)  # who waits for records
-        elif future is not waiting:  # it is told of each partition
-            waiting = future
-            turn(future, turns, loop.time() + seconds)
-
-    fetcher._notify = notified  # noqa: SLF001 (module's purpose)
+    fetcher._proc_fetch_request = proceeded  # noqa: SLF001 (module's purpose)
 
 
 class Sendable:

@@ -69,7 +69,7 @@ def test_this_file_knows_every_attribute_the_module_touches() -> None:
         "_records_iterator",
         "_consumer_record",
         "_notify",
-        "_wait_consume_future",
+        "_fetch_waiters",
     }
 
 
@@ -208,8 +208,10 @@ class Fetching:
         self.state = self.assignment.state_value(self.place)
         self.state.seek(0)
         self.data = b""
+        self.asked = False
 
     async def send(self, *_: Any) -> Any:
+        self.asked = True
         return SimpleNamespace(
             API_VERSION=4, topics=[(self.place.topic, [(self.place.partition, 0, 9, 9, [], self.data)])]
         )
@@ -279,41 +281,55 @@ async def test_another_consumer_reads_as_ever(consumer: AIOKafkaConsumer) -> Non
 async def test_more_is_asked_for_some_turns_after_records_were_handed_out(consumer: AIOKafkaConsumer) -> None:
     fetching = Fetching(consumer)
     fetch_afterwards(consumer, turns=3, seconds=3600)
-    for number in range(2):
-        await fetching.fetch(a_batch(number))
-        asking = fetching.fetcher._wait_consume_future = asyncio.get_running_loop().create_future()
-        assert len(await fetching.read(10)) == 1
-        for _ in range(3):
-            assert not asking.done()
-            await asyncio.sleep(0)
+    asked = asyncio.create_task(fetching.fetch(a_batch(0)))
+    for _ in range(4):
+        assert not fetching.asked
         await asyncio.sleep(0)
-        assert asking.done()
+    await asked
+    assert fetching.asked
+    assert len(await fetching.read(10)) == 1
 
 
 async def test_more_is_asked_for_after_one_turn_that_took_long(consumer: AIOKafkaConsumer) -> None:
     fetching = Fetching(consumer)
     fetch_afterwards(consumer, turns=1_000, seconds=0)
-    await fetching.fetch(a_batch(0))
-    asking = fetching.fetcher._wait_consume_future = asyncio.get_running_loop().create_future()
-    await fetching.read(10)
-    assert asking.done()
+    asked = asyncio.create_task(fetching.fetch(a_batch(0)))
+    await asyncio.sleep(0)
+    assert fetching.asked
+    await asked
 
 
-async def test_who_waits_for_records_is_told_at_once(consumer: AIOKafkaConsumer) -> None:
+async def test_who_waits_for_records_is_told_at_once_and_nobody_else(consumer: AIOKafkaConsumer) -> None:
     fetching = Fetching(consumer)
-    fetch_afterwards(consumer, turns=1_000, seconds=3600)
-    fetching.fetcher._wait_consume_future = asyncio.get_running_loop().create_future()
+    fetch_afterwards(consumer, turns=1, seconds=3600)
     waiting = asyncio.get_running_loop().create_future()
-    fetching.fetcher._notify(waiting)
-    fetching.fetcher._notify(None)
+    fetching.fetcher._fetch_waiters.add(waiting)
+    assert not await fetching.fetch(b"")
+    assert not waiting.done()
+    assert not await fetching.fetch(a_batch(0))
     assert waiting.done()
 
 
-async def test_the_client_waits_to_be_told_that_records_were_handed_out(consumer: AIOKafkaConsumer) -> None:
+async def test_a_fetch_that_is_canceled_before_it_was_sent_ends_as_the_clients_do(
+    consumer: AIOKafkaConsumer,
+) -> None:
+    fetching = Fetching(consumer)
+    fetch_afterwards(consumer, turns=1_000, seconds=3600)
+    asked = asyncio.create_task(fetching.fetch(a_batch(0)))
+    await asyncio.sleep(0)
+    asked.cancel()
+    assert await asked is False
+    assert not fetching.asked
+
+
+async def test_the_client_tells_those_who_wait_when_a_fetch_says_that_something_came(
+    consumer: AIOKafkaConsumer,
+) -> None:
     fetching = Fetching(consumer)
     routine = inspect.getsource(type(fetching.fetcher)._fetch_requests_routine)
-    assert "self._wait_consume_future = create_future()" in routine
-    assert "other_futs = [self._wait_consume_future" in routine
+    assert "self._proc_fetch_request(assignment, node_id, request)" in routine
+    assert "has_new_data = any(fut.result() for fut in done_pending)" in routine
+    assert "for waiter in self._fetch_waiters:" in routine
 
 
 # Batches of our own, where the client expects its own
