@@ -11,7 +11,7 @@ log = structlog.stdlib.get_logger()
 # Of glibc's `mallopt`, as its malloc.h numbers them.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
 # Larger than what one request brings or takes, and what is kept of it at most while nothing goes on.
-LARGEST_BUFFER, KEPT = 8 * 1024 * 1024, 32 * 1024 * 1024
+LARGEST_BUFFER, KEPT = 1024 * 1024, 8 * 1024 * 1024
 
 
 def settle() -> None:

@@ -427,7 +427,7 @@ class Runtime(Generic[W, R]):
             self._ready.extend(turn.start)
             self._seated = 0
             if not self._seats:
-                self._seat(loop)
+                self._seat()
         for number in turn.cancel:
             self._cancel(number)
         for ask, refused in (*((ask, None) for ask in turn.granted), *turn.refused):
@@ -506,9 +506,13 @@ class Runtime(Generic[W, R]):
         self._timer = None
         self._turn()
 
-    def _seat(self, loop: asyncio.AbstractEventLoop, *, relieves: bool = False) -> None:
-        self._seats += 1
-        loop.create_task(self._run_what_is_ready(relieves=relieves), name=self._name, context=Context())
+    def _seat(self, seats: int = 1, *, relieves: bool = False) -> None:
+        self._seats += seats
+        loop = asyncio.get_running_loop()
+        for _ in range(seats):
+            run = self._run_what_is_ready(relieves=relieves)
+            # The loop refers to it until its first turn, and `_runs` while it waits.
+            loop.create_task(run, name=self._name, context=Context())  # noqa: RUF006 (as said)
 
     async def _run_what_is_ready(self, *, relieves: bool) -> None:  # noqa: C901 (one coroutine: it is kept for each run)
         """Run what is ready, one after the other, until a run waits for something.
@@ -521,20 +525,18 @@ class Runtime(Generic[W, R]):
         Args:
             relieves: It is called while another seat has its turn.
         """
-        loop = asyncio.get_running_loop()
         this = cast("asyncio.Task[None]", asyncio.current_task())
         self._seats -= 1
         if relieves and self._seated:
             # Its run waits. So may all the others, and none shall begin later for that.
-            for _ in range(len(self._ready) - 1):
-                self._seat(loop)
+            self._seat(len(self._ready) - 1)
         while self._ready:
             number = self._ready.popleft()
             if number not in self._runs:
                 continue  # canceled before it had a turn
             self._runs[number], self._seated = this, number
             if self._ready and not self._seats:
-                self._seat(loop, relieves=True)
+                self._seat(relieves=True)
             try:
                 self._results[number] = await self._host.execute(self._work[number], number)
             except TryAgain as again:
@@ -544,7 +546,7 @@ class Runtime(Generic[W, R]):
                 self._ended_by_cancel(number)
                 return
             except Exception as error:  # noqa: BLE001 (the host promised not to; its lane stops, others go on)
-                loop.call_exception_handler(
+                asyncio.get_running_loop().call_exception_handler(
                     {"message": "a host raised instead of giving a result", "exception": error}
                 )
                 self._executed.append(number)

@@ -93,7 +93,8 @@ use turn::{Input, Reason, Turn};
 pub struct AgentRuntime {
     now: i64,
     timeout_ms: Option<i64>,
-    records: HashMap<u64, Record, BuildHasherDefault<TokenHasher>>,
+    /// Boxed: the table has room for up to twice as many.
+    records: HashMap<u64, Box<Record>, BuildHasherDefault<TokenHasher>>,
     admission: Admission,
     assignment: Assignment,
     lanes: Lanes,

@@ -45,7 +45,7 @@ impl AgentRuntime {
             purse: (budget != Budget::default()).then(|| Box::new(Purse::new(budget))),
             state: State::Waiting,
         };
-        self.records.insert(token, record);
+        self.records.insert(token, Box::new(record));
         let lane = if mutant!(LaneIgnored) { None } else { lane };
         if partition.gate.holds(place.offset, partition.offsets.floor()) {
             partition.gate.stop(place.offset, token);
