@@ -507,9 +507,9 @@ class Runtime(Generic[W, R]):
         self._turn()
 
     def _seat(self, seats: int = 1, *, relieves: bool = False) -> None:
-        self._seats += seats
         loop = asyncio.get_running_loop()
         for _ in range(seats):
+            self._seats += 1
             run = self._run_what_is_ready(relieves=relieves)
             # The loop refers to it until its first turn, and `_runs` while it waits.
             loop.create_task(run, name=self._name, context=Context())  # noqa: RUF006 (as said)
