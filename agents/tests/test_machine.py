@@ -380,6 +380,7 @@ USUAL: dict[str, list[Any]] = {
     "Envelope": ["i", "/s", "t", "w", None, "r", "failed", MOMENT, 3],
     "encode_records": [[(1, b"k", None, [("a", None)]), (2, None, b"v", HEADERS)], 1_000],
     "Layout": ["int8 array ( string bytes ) tagged_fields"],
+    "has_its_checksum": [BATCH, 0, len(BATCH)],
     "moment": [0],
     "next_traceparent": [None, "run"],
     "Record": ["t", 0, 7, 1, 1, b"k", None, [("ce_id", b"1"), ("a", None)]],

@@ -38,7 +38,7 @@ mod _rust {
     #[pymodule_export]
     use super::protocol::Layout;
     #[pymodule_export]
-    use super::records::{Record, encode_records, read_records, seal_records};
+    use super::records::{Record, encode_records, has_its_checksum, read_records, seal_records};
     #[pymodule_export]
     use super::results::{says_null, write_result};
     #[pymodule_export]

@@ -121,6 +121,13 @@ pub(crate) fn head(
     Some(head)
 }
 
+/// Tells whether a batch is what its checksum says.
+pub(crate) fn has_its_checksum(batch: &[u8]) -> bool {
+    let said = batch.get(AFTER_CHECKSUM - size_of::<u32>()..).and_then(<[u8]>::first_chunk);
+    let checked = batch.get(AFTER_CHECKSUM..);
+    said.zip(checked).is_some_and(|(said, checked)| u32::from_be_bytes(*said) == crc32c(checked))
+}
+
 /// A batch that was read, and those of its records that were not.
 #[derive(Debug)]
 pub(crate) struct Batch<'a> {

@@ -10,7 +10,7 @@ from aiokafka import AIOKafkaConsumer, TopicPartition
 from aiokafka.consumer import fetcher as fetching
 from aiokafka.record.memory_records import MemoryRecords
 
-from streams.kafka.fetched import Fetched, Record
+from streams.kafka.fetched import Fetched, Unread, Whole
 from streams.kafka.record_batch import RecordBatch
 
 
@@ -90,18 +90,19 @@ def read_as_ours(consumer: AIOKafkaConsumer) -> None:
         woken: bool = await proceed(*given)
         for place, result in fetcher._records.items():  # noqa: SLF001 (module's purpose)
             found = getattr(result, "_partition_records", None)  # none of an error, or of what is read
-            if found is None or not isinstance(found._records, _Kept):  # noqa: SLF001 (as above)
-                continue  # it is ours already
+            if found is None or isinstance(found, Unread):
+                continue
             if getgeneratorstate(found._records_iterator) == GEN_CREATED:  # noqa: SLF001 (as above)
                 found._records = Fetched(found._records.data, place.topic, place.partition)  # noqa: SLF001 (as above)
                 found._consumer_record = _as_it_is  # noqa: SLF001 (as above)
+                result._partition_records = Unread(found)  # noqa: SLF001 (as above)
         return woken
 
     fetcher._proc_fetch_request = proceeded  # noqa: SLF001 (module's purpose)
 
 
-def _as_it_is(_: TopicPartition, record: Record) -> Record:
-    return record
+def _as_it_is(_: TopicPartition, whole: Whole) -> Whole:
+    return whole
 
 
 def fetch_afterwards(consumer: AIOKafkaConsumer, *, turns: int, seconds: float) -> None:

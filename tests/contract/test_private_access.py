@@ -23,6 +23,8 @@ from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulat
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.record.memory_records import MemoryRecords
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from streams.kafka import private_access
@@ -66,6 +68,7 @@ def test_this_file_knows_every_attribute_the_module_touches() -> None:
         "_fetcher",
         "_proc_fetch_request",
         "_records",
+        "_partition_records",
         "_records_iterator",
         "_consumer_record",
         "_notify",
@@ -250,6 +253,52 @@ async def test_what_is_fetched_is_read_as_ours_from_then_on(consumer: AIOKafkaCo
         for offset, it in enumerate((first, *rest, *ours))
     ]
     assert fetching.state.position == 6
+
+
+@settings(deadline=None, derandomize=True, database=None)
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), min_size=1, max_size=4),
+    st.integers(0, 12),
+    st.lists(st.integers(1, 6), min_size=1, max_size=12),
+)
+def test_what_is_handed_out_and_where_it_goes_on_is_what_the_client_says(
+    batches: list[tuple[int, int]], begin: int, takes: list[int]
+) -> None:
+    """Batches with gaps before them, read from somewhere in the first, some records at a time."""
+    data, offset, begin = b"", 0, min(begin, sum(batches[0]) - 1)
+    for gap, size in batches:
+        data += a_batch(*range(offset + gap, offset + gap + size))
+        offset += gap + size
+
+    async def seen(*, ours: bool) -> list[Any]:
+        consumer: Any = SimpleNamespace()
+        fetching = Fetching(consumer)
+        if ours:
+            read_as_ours(consumer)
+        fetching.state.seek(begin)
+        await fetching.fetch(data)
+        found = []
+        for most in takes:
+            records = await fetching.read(most)
+            assert ours is all(isinstance(it, Record) for it in records) or not records
+            found.append(([(it.offset, it.value) for it in records], where(fetching.state.position)))
+        return found
+
+    def where(position: int) -> int:
+        """Give the next offset that there is: ours does not stop in a gap."""
+        there = [n for gap, size in with_begins(batches) for n in range(gap, gap + size)]
+        return min((n for n in there if n >= position), default=position)
+
+    assert asyncio.run(seen(ours=True)) == asyncio.run(seen(ours=False))
+
+
+def with_begins(batches: list[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Give where each batch begins, and its size."""
+    found, offset = [], 0
+    for gap, size in batches:
+        found.append((offset + gap, size))
+        offset += gap + size
+    return found
 
 
 async def test_what_was_not_read_of_when_it_changes_is_read_as_ours(consumer: AIOKafkaConsumer) -> None:

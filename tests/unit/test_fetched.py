@@ -56,10 +56,14 @@ def seen(found: Any) -> list[Any]:
     return [(it.offset, it.timestamp, it.timestamp_type, it.key, it.value, tuple(it.headers)) for it in found]
 
 
+def of(batch: Any) -> list[Any]:
+    return [record for whole in batch for record in whole.records]
+
+
 def read(data: bytes) -> list[list[Any]]:
     fetched, found = Fetched(data, *PLACE), []
     while fetched.has_next():
-        found.append(list(fetched.next_batch()))
+        found.append(of(fetched.next_batch()))
     assert {(type(it), it.topic, it.partition) for batch in found for it in batch} <= {(Record, *PLACE)}
     return [seen(batch) for batch in found]
 
@@ -128,6 +132,20 @@ def test_the_client_hears_of_a_batch_what_it_asks() -> None:
     assert (batch.producer_id, batch.base_offset, batch.next_offset) == (7, 40, 43)
     assert batch.is_transactional
     assert not batch.is_control_batch
+
+
+@steady
+@given(
+    st.lists(records, min_size=1, max_size=3),
+    st.integers(0, 2**16),
+    st.integers(0, 7),
+    st.sampled_from([NONE, GZIP]),
+)
+def test_a_checksum_is_what_the_client_says_it_is(given: list[Any], at: int, bit: int, codec: int) -> None:
+    data = bytearray(a_batch(given, codec=codec))
+    data[17 + at % (len(data) - 17)] ^= 1 << bit  # from the checksum on: before it, all is the broker's
+    fetched, theirs = Fetched(bytes(data), *PLACE), MemoryRecords(bytes(data))
+    assert fetched.next_batch().validate_crc() is theirs.next_batch().validate_crc() is False
 
 
 def test_a_marker_is_the_client_s_business() -> None:

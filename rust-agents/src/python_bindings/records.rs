@@ -161,6 +161,17 @@ pub(super) fn read_records(
     Ok(records)
 }
 
+/// Tell whether a batch is what its checksum says.
+///
+/// Args:
+///     data: Batches as Kafka sends them.
+///     begin: Where the batch begins.
+///     end: Where it ends.
+#[pyfunction]
+pub(super) fn has_its_checksum(data: &Bound<'_, PyBytes>, begin: usize, end: usize) -> bool {
+    data.as_bytes().get(begin..end).is_some_and(record_batch::has_its_checksum)
+}
+
 /// Encode the records of one batch: `streams.kafka.record_batch` says what for.
 ///
 /// Args:
