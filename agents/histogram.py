@@ -1,7 +1,8 @@
 """A histogram that costs a tenth of the library's: one is counted for every run, and runs may be short.
 
-What is exposed is the library's. Only the counting is ours: without a lock, since all runs of a process end
-on its event loop; who reads meanwhile may see one more in the sum than in the buckets.
+What is exposed is the library's, but for when it was made. Only the counting is ours: without a lock, since
+all runs of a process end on its event loop; who reads meanwhile may see one more in the sum than in the
+buckets.
 """
 
 from bisect import bisect_left

@@ -1,9 +1,9 @@
 """Runs one program with a time limit, an output limit, a stated environment and a process group of its own.
 
-Never blocks the event loop, never hands this process's environment on unasked, and leaves nothing running:
-not after success, not at a limit, not when the run is canceled, not when this process is killed. Code without
-an event loop gives `run` to `asyncio.run`. Imports nothing but the standard library: commands that start
-quickly need it, too.
+Never blocks the event loop, never hands this process's environment on unasked, and leaves nothing of the
+group running: not after success, not at a limit, not when the run is canceled, not when this process is
+killed. What begins a session of its own leaves the group, and goes on. Code without an event loop gives `run`
+to `asyncio.run`. Imports nothing but the standard library: commands that start quickly need it, too.
 """
 
 import asyncio
@@ -228,11 +228,17 @@ async def _end(program: asyncio.SubprocessTransport, told: _Told, grace: float) 
     else as long as one member lives; with none left, the signal finds nobody.
     """
     group = program.get_pid()
-    if program.get_returncode() is None:
-        _signal(group, signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(grace):
-                await told.ended.wait()
+    try:
+        if program.get_returncode() is None:
+            _signal(group, signal.SIGTERM)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(grace):
+                    await told.ended.wait()
+    except asyncio.CancelledError:
+        # An event loop that is closed cancels even this, and who else would end the group is told not to.
+        _signal(group, signal.SIGKILL)
+        program.close()
+        raise
     _signal(group, signal.SIGKILL)
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(grace + 5):  # a killed program is gone at once, unless the kernel is stuck

@@ -10,7 +10,8 @@ log = structlog.stdlib.get_logger()
 
 # Of glibc's `mallopt`, as its malloc.h numbers them.
 TRIM_THRESHOLD, MMAP_THRESHOLD = -1, -3
-# Larger than what one request brings or takes, and what is kept of it at most while nothing goes on.
+# Larger than what one request takes, and what is kept of it at most while nothing goes on. An answer may be
+# larger, where a worker catches up: used again, those left holes behind that stayed.
 LARGEST_BUFFER, KEPT = 1024 * 1024, 8 * 1024 * 1024
 
 

@@ -117,6 +117,29 @@ async def test_a_canceled_one_is_ended_with_all_it_started(tmp_path: Path) -> No
     await gone(process)
 
 
+async def test_one_whose_ending_is_canceled_is_ended_at_once(tmp_path: Path) -> None:
+    stubborn = "import signal\nsignal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
+    command = [sys.executable, "-c", stubborn + starting(tmp_path) + "child.wait()"]
+    runner = f"""\
+import asyncio, pathlib
+from agents.subprocesses import run
+async def canceled():
+    folder, child = pathlib.Path("/"), pathlib.Path({str(tmp_path / "child")!r})
+    ending = run({command}, folder=folder, environment={{}}, seconds=3600, grace=3600)
+    running = asyncio.ensure_future(ending)
+    while not child.exists():
+        await asyncio.sleep(0.005)
+    for _ in range(2):
+        running.cancel()
+        await asyncio.sleep(0)
+asyncio.run(canceled())  # which cancels all that is under way
+"""
+    canceling = await asyncio.create_subprocess_exec(sys.executable, "-c", runner, cwd=ROOT)
+    process = await started(tmp_path)
+    assert await canceling.wait() == 0
+    await gone(process)
+
+
 async def test_it_ends_with_whoever_ran_it_even_if_that_is_killed(tmp_path: Path) -> None:
     command = [sys.executable, "-c", starting(tmp_path) + "child.wait()"]
     runner = f"""\

@@ -164,7 +164,9 @@ def _find(application: str) -> tuple[str, str]:
     if here not in sys.path:
         sys.path.insert(0, here)
     package = module.partition(".")[0]
-    if package and package not in sys.modules and importlib.util.find_spec(package) is None:
+    if not package:
+        raise CommandError(f"{module!r} is no absolute name of a module", ExitCode.USAGE)
+    if package not in sys.modules and importlib.util.find_spec(package) is None:
         raise _no_module(package)
     return module, attribute
 

@@ -19,6 +19,7 @@ OLDEST: Final = (1, 27)
 SECONDS: Final = 60.0
 SECONDS_TO_ANSWER: Final = 10.0
 MAX_BYTES: Final = 32 * 1024 * 1024
+MAX_ERROR_CHARACTERS: Final = 16_000
 HINT: Final = "pip install 'callboard[manifests]'"
 ORIGIN: Final = "config.kubernetes.io/origin"
 # Remote bases are fetched by git, found by PATH, or over HTTP: neither gets anywhere from here.
@@ -94,8 +95,7 @@ class Kubectl:
         if finished.timed_out:
             raise BuildError(f"not rendered within {SECONDS:.0f} s")
         if finished.code != 0:
-            said = finished.errors.decode(errors="replace")
-            raise BuildError(" ".join(said.split()).removeprefix("error: "))
+            raise BuildError(finished.last_words(MAX_ERROR_CHARACTERS).removeprefix("error: "))
         return finished.output
 
 
