@@ -348,6 +348,7 @@ def test_what_cannot_be_loaded(
         ("loaded.py:app", ("--workers", "2"), "did you mean loaded:app?"),
         ("loaded", ("--workers", "2"), "give MODULE:APP"),
         ("no_such_module_at_all.sub:app", ("--workers", "2"), "there is no module 'no_such_module_at_all'"),
+        (".loaded:app", ("--workers", "2"), "'.loaded' is no absolute name of a module"),
         ("loaded:app", (), "ZeroDivisionError"),
     ],
 )
