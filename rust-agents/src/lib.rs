@@ -105,6 +105,8 @@ mod record_batch;
 mod results;
 #[cfg(feature = "python")]
 mod traces;
+#[cfg(any(feature = "python", test))]
+mod varints;
 #[cfg(feature = "python")]
 mod wire;
 

@@ -3,6 +3,8 @@
 //!
 //! <https://kafka.apache.org/protocol.html#protocol_types>
 
+use crate::varints;
+
 /// The type of one field.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Kind {
@@ -24,11 +26,27 @@ pub(crate) enum Kind {
 /// How the length of something is said.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(crate) enum Length {
-    /// In as many bytes each time; negative is null.
-    Fixed,
+    /// In two bytes; negative is null.
+    Two,
+    /// In four bytes; negative is null.
+    Four,
     /// In seven bits a byte, one more than it is; zero is null.
     Compact,
 }
+
+impl Length {
+    /// How many bytes it takes at least.
+    const fn least_size(self) -> usize {
+        match self {
+            Self::Two => 2,
+            Self::Four => 4,
+            Self::Compact => 1,
+        }
+    }
+}
+
+/// In bytes: the client takes no more for a number of seven bits a byte.
+const LONGEST_VARINT: u32 = 5;
 
 /// A word of a description that means nothing where it stands; none: it ends too early.
 #[derive(Debug, PartialEq)]
@@ -63,12 +81,12 @@ impl Kind {
             "int64" => Self::Int64,
             "uint32" => Self::UInt32,
             "float64" => Self::Float64,
-            "string" => Self::String(Length::Fixed),
+            "string" => Self::String(Length::Two),
             "compact_string" => Self::String(Length::Compact),
-            "bytes" => Self::Bytes(Length::Fixed),
+            "bytes" => Self::Bytes(Length::Four),
             "compact_bytes" => Self::Bytes(Length::Compact),
             "tagged_fields" => Self::TaggedFields,
-            "array" => Self::array(Length::Fixed, word, rest, deeper)?,
+            "array" => Self::array(Length::Four, word, rest, deeper)?,
             "compact_array" => Self::array(Length::Compact, word, rest, deeper)?,
             "(" => {
                 let mut kinds = Vec::new();
@@ -99,18 +117,13 @@ impl Kind {
     /// How many bytes one takes at least.
     pub(crate) fn least_size(&self) -> usize {
         match self {
-            Self::Boolean
-            | Self::Int8
-            | Self::TaggedFields
-            | Self::String(Length::Compact)
-            | Self::Bytes(Length::Compact)
-            | Self::Array(Length::Compact, _) => 1,
-            Self::Int16 | Self::String(Length::Fixed) => 2,
-            Self::Int32
-            | Self::UInt32
-            | Self::Bytes(Length::Fixed)
-            | Self::Array(Length::Fixed, _) => 4,
+            Self::Boolean | Self::Int8 | Self::TaggedFields => 1,
+            Self::Int16 => 2,
+            Self::Int32 | Self::UInt32 => 4,
             Self::Int64 | Self::Float64 => 8,
+            Self::String(length) | Self::Bytes(length) | Self::Array(length, _) => {
+                length.least_size()
+            }
             Self::Struct(kinds) => kinds.iter().map(Self::least_size).sum(),
         }
     }
@@ -152,109 +165,69 @@ impl<'a> Reader<'a> {
 
     /// Takes a text; None is null.
     pub(crate) fn string(&mut self, length: Length) -> Result<Option<&'a str>, Unfit> {
-        let length = match length {
-            Length::Fixed => usize::try_from(i16::from_be_bytes(self.number()?)).ok(),
-            Length::Compact => self.compact_length()?,
-        };
-        length.map(|it| std::str::from_utf8(self.take(it)?).map_err(|_| Unfit)).transpose()
+        let bytes = self.bytes(length)?;
+        bytes.map(|it| std::str::from_utf8(it).map_err(|_| Unfit)).transpose()
     }
 
     /// Takes bytes; None is null.
     pub(crate) fn bytes(&mut self, length: Length) -> Result<Option<&'a [u8]>, Unfit> {
-        let length = match length {
-            Length::Fixed => usize::try_from(i32::from_be_bytes(self.number()?)).ok(),
-            Length::Compact => self.compact_length()?,
-        };
-        length.map(|it| self.take(it)).transpose()
+        let said = usize::try_from(self.length(length)?).ok();
+        said.map(|it| self.take(it)).transpose()
     }
 
     /// Takes the number of an array's items, for all of which there are bytes; None is null.
     pub(crate) fn count(&mut self, length: Length, of: &Kind) -> Result<Option<usize>, Unfit> {
-        let count = match length {
-            Length::Fixed => match i32::from_be_bytes(self.number()?) {
-                -1 => None,
-                count => Some(usize::try_from(count).unwrap_or(0)), // as the client has it
-            },
-            Length::Compact => self.compact_length()?,
+        let count = match self.length(length)? {
+            -1 => None,
+            count => Some(usize::try_from(count).unwrap_or(0)), // as the client has it
         };
         let least = count.unwrap_or(0).checked_mul(of.least_size()).ok_or(Unfit)?;
         if least > self.left() { Err(Unfit) } else { Ok(count) }
     }
 
-    /// Takes a number of seven bits a byte, of five bytes at most.
+    /// Takes a number of seven bits a byte.
     pub(crate) fn unsigned(&mut self) -> Result<u64, Unfit> {
-        let mut number = 0;
-        for shift in [0, 7, 14, 21, 28] {
-            let [byte] = self.number()?;
-            number |= u64::from(byte & 0x7f) << shift;
-            if byte & 0x80 == 0 {
-                return Ok(number);
-            }
-        }
-        Err(Unfit)
+        varints::take(&mut self.rest, LONGEST_VARINT).ok_or(Unfit)
     }
 
-    fn compact_length(&mut self) -> Result<Option<usize>, Unfit> {
-        let one_less = self.unsigned()?.checked_sub(1);
-        one_less.map(|it| usize::try_from(it).map_err(|_| Unfit)).transpose()
+    /// Takes a length; a negative one is null.
+    fn length(&mut self, length: Length) -> Result<i64, Unfit> {
+        Ok(match length {
+            Length::Two => i16::from_be_bytes(self.number()?).into(),
+            Length::Four => i32::from_be_bytes(self.number()?).into(),
+            Length::Compact => i64::try_from(self.unsigned()?).map_err(|_| Unfit)? - 1,
+        })
     }
 }
 
-/// Writes a number in seven bits a byte.
-pub(crate) fn push_unsigned(number: u32, to: &mut Vec<u8>) {
-    let mut rest = number;
-    while rest > 0x7f {
-        to.push(lowest_byte(rest) | 0x80);
-        rest >>= 7;
-    }
-    to.push(lowest_byte(rest));
-}
-
-/// Writes the length of a string; None is null.
-pub(crate) fn push_length_of_string(
-    size: Option<usize>,
-    length: Length,
-    to: &mut Vec<u8>,
-) -> Result<(), Unfit> {
-    if length == Length::Compact {
-        return push_compact(size, to);
-    }
-    let size = size.map_or(Ok(-1), i16::try_from).map_err(|_| Unfit)?;
-    to.extend_from_slice(&size.to_be_bytes());
-    Ok(())
-}
-
-/// Writes the length of bytes, or the number of an array's items; None is null.
+/// Writes a length; None is null.
 pub(crate) fn push_length(
     size: Option<usize>,
     length: Length,
     to: &mut Vec<u8>,
 ) -> Result<(), Unfit> {
-    if length == Length::Compact {
-        return push_compact(size, to);
+    match length {
+        Length::Two => {
+            let size = size.map_or(Ok(-1), i16::try_from).map_err(|_| Unfit)?;
+            to.extend_from_slice(&size.to_be_bytes());
+        }
+        Length::Four => {
+            let size = size.map_or(Ok(-1), i32::try_from).map_err(|_| Unfit)?;
+            to.extend_from_slice(&size.to_be_bytes());
+        }
+        Length::Compact => {
+            let one_more = size.map_or(Some(0), |it| it.checked_add(1)).ok_or(Unfit)?;
+            u32::try_from(one_more).map_err(|_| Unfit)?;
+            varints::push(one_more, to);
+        }
     }
-    let size = size.map_or(Ok(-1), i32::try_from).map_err(|_| Unfit)?;
-    to.extend_from_slice(&size.to_be_bytes());
     Ok(())
-}
-
-fn push_compact(size: Option<usize>, to: &mut Vec<u8>) -> Result<(), Unfit> {
-    let one_more = size.map_or(Some(0), |it| it.checked_add(1)).ok_or(Unfit)?;
-    push_unsigned(u32::try_from(one_more).map_err(|_| Unfit)?, to);
-    Ok(())
-}
-
-const fn lowest_byte(number: u32) -> u8 {
-    let [lowest, ..] = number.to_le_bytes();
-    lowest
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        Kind, Length, Misplaced, Reader, Unfit, described, push_length, push_length_of_string,
-        push_unsigned,
-    };
+    use super::varints;
+    use super::{Kind, Length, Misplaced, Reader, Unfit, described, push_length};
 
     fn pushed(push: impl Fn(&mut Vec<u8>) -> Result<(), Unfit>) -> Result<Vec<u8>, Unfit> {
         let mut to = Vec::new();
@@ -269,11 +242,11 @@ mod tests {
             Ok(vec![
                 Kind::Int8,
                 Kind::Array(
-                    Length::Fixed,
+                    Length::Four,
                     Box::new(Kind::Array(
                         Length::Compact,
                         Box::new(Kind::Struct(vec![
-                            Kind::String(Length::Fixed),
+                            Kind::String(Length::Two),
                             Kind::Bytes(Length::Compact)
                         ]))
                     ))
@@ -303,19 +276,18 @@ mod tests {
 
     #[test]
     fn no_count_is_believed_without_bytes_for_all() {
-        let pair =
-            Kind::Struct(vec![Kind::Int32, Kind::Array(Length::Fixed, Box::new(Kind::Int8))]);
+        let pair = Kind::Struct(vec![Kind::Int32, Kind::Array(Length::Four, Box::new(Kind::Int8))]);
         for (bytes, length, count) in [
             (
                 &[0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0][..],
-                Length::Fixed,
+                Length::Four,
                 Ok(Some(2)),
             ),
-            (&[0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Length::Fixed, Err(Unfit)),
-            (&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0], Length::Fixed, Err(Unfit)),
-            (&[0xff, 0xff, 0xff, 0xff], Length::Fixed, Ok(None)),
-            (&[0xff, 0xff, 0xff, 0xfe], Length::Fixed, Ok(Some(0))),
-            (&[0, 0, 0], Length::Fixed, Err(Unfit)),
+            (&[0, 0, 0, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0], Length::Four, Err(Unfit)),
+            (&[0x7f, 0xff, 0xff, 0xff, 0, 0, 0, 0, 0, 0, 0, 0], Length::Four, Err(Unfit)),
+            (&[0xff, 0xff, 0xff, 0xff], Length::Four, Ok(None)),
+            (&[0xff, 0xff, 0xff, 0xfe], Length::Four, Ok(Some(0))),
+            (&[0, 0, 0], Length::Four, Err(Unfit)),
             (&[2, 0, 0, 0, 0, 0, 0, 0, 0], Length::Compact, Ok(Some(1))),
             (&[3, 0, 0, 0, 0, 0, 0, 0, 0], Length::Compact, Err(Unfit)),
             (&[0xff, 0xff, 0xff, 0xff, 0x7f, 0], Length::Compact, Err(Unfit)),
@@ -328,10 +300,10 @@ mod tests {
     #[test]
     fn no_length_goes_beyond_the_bytes() {
         for (bytes, length, found) in [
-            (&[0, 0, 0, 2, b'a', b'b', b'c'][..], Length::Fixed, Ok(Some(&b"ab"[..]))),
-            (&[0, 0, 0, 2, b'a'], Length::Fixed, Err(Unfit)),
-            (&[0x7f, 0xff, 0xff, 0xff], Length::Fixed, Err(Unfit)),
-            (&[0x80, 0, 0, 0], Length::Fixed, Ok(None)),
+            (&[0, 0, 0, 2, b'a', b'b', b'c'][..], Length::Four, Ok(Some(&b"ab"[..]))),
+            (&[0, 0, 0, 2, b'a'], Length::Four, Err(Unfit)),
+            (&[0x7f, 0xff, 0xff, 0xff], Length::Four, Err(Unfit)),
+            (&[0x80, 0, 0, 0], Length::Four, Ok(None)),
             (&[3, b'a', b'b'], Length::Compact, Ok(Some(b"ab"))),
             (&[3, b'a'], Length::Compact, Err(Unfit)),
             (&[0], Length::Compact, Ok(None)),
@@ -340,10 +312,10 @@ mod tests {
             assert_eq!(Reader::new(bytes).bytes(length), found, "{bytes:?}");
         }
         for (bytes, length, found) in [
-            (&[0, 2, 0xc3, 0xa9][..], Length::Fixed, Ok(Some("é"))),
-            (&[0, 1, 0xc3, 0xa9], Length::Fixed, Err(Unfit)), // no text
-            (&[0x7f, 0xff], Length::Fixed, Err(Unfit)),
-            (&[0xff, 0xff], Length::Fixed, Ok(None)),
+            (&[0, 2, 0xc3, 0xa9][..], Length::Two, Ok(Some("é"))),
+            (&[0, 1, 0xc3, 0xa9], Length::Two, Err(Unfit)), // no text
+            (&[0x7f, 0xff], Length::Two, Err(Unfit)),
+            (&[0xff, 0xff], Length::Two, Ok(None)),
             (&[3, 0xc3, 0xa9], Length::Compact, Ok(Some("é"))),
         ] {
             assert_eq!(Reader::new(bytes).string(length), found, "{bytes:?}");
@@ -358,12 +330,15 @@ mod tests {
             (0x7f, &[0x7f]),
             (0x80, &[0x80, 1]),
             (300, &[0xac, 2]),
-            (u32::MAX, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
+            (0xffff_ffff, &[0xff, 0xff, 0xff, 0xff, 0x0f]),
         ] {
             let mut to = Vec::new();
-            push_unsigned(number, &mut to);
+            varints::push(number, &mut to);
             assert_eq!(to, bytes);
-            assert_eq!(Reader::new(bytes).unsigned(), Ok(number.into()));
+            assert_eq!(
+                Reader::new(bytes).unsigned(),
+                Ok(u64::try_from(number).unwrap_or_default())
+            );
         }
         assert_eq!(Reader::new(&[0x80; 4]).unsigned(), Err(Unfit));
         assert_eq!(Reader::new(&[0x80, 0x80, 0x80, 0x80, 0x80, 0]).unsigned(), Err(Unfit));
@@ -371,15 +346,15 @@ mod tests {
 
     #[test]
     fn a_length_that_cannot_be_said_is_not_written() {
-        let string = |size, length| pushed(|to| push_length_of_string(size, length, to));
-        assert_eq!(string(Some(0x7fff), Length::Fixed), Ok(vec![0x7f, 0xff]));
-        assert_eq!(string(Some(0x8000), Length::Fixed), Err(Unfit));
-        assert_eq!(string(None, Length::Fixed), Ok(vec![0xff, 0xff]));
+        let string = |size, length| pushed(|to| push_length(size, length, to));
+        assert_eq!(string(Some(0x7fff), Length::Two), Ok(vec![0x7f, 0xff]));
+        assert_eq!(string(Some(0x8000), Length::Two), Err(Unfit));
+        assert_eq!(string(None, Length::Two), Ok(vec![0xff, 0xff]));
         assert_eq!(string(Some(0x8000), Length::Compact), Ok(vec![0x81, 0x80, 2]));
         let other = |size, length| pushed(|to| push_length(size, length, to));
-        assert_eq!(other(Some(0x7fff_ffff), Length::Fixed), Ok(vec![0x7f, 0xff, 0xff, 0xff]));
-        assert_eq!(other(Some(0x8000_0000), Length::Fixed), Err(Unfit));
-        assert_eq!(other(None, Length::Fixed), Ok(vec![0xff; 4]));
+        assert_eq!(other(Some(0x7fff_ffff), Length::Four), Ok(vec![0x7f, 0xff, 0xff, 0xff]));
+        assert_eq!(other(Some(0x8000_0000), Length::Four), Err(Unfit));
+        assert_eq!(other(None, Length::Four), Ok(vec![0xff; 4]));
         assert_eq!(other(None, Length::Compact), Ok(vec![0]));
         for much in [0xffff_ffff, usize::MAX] {
             assert_eq!(other(Some(much), Length::Compact), Err(Unfit));

@@ -2,6 +2,10 @@
 //!
 //! <https://kafka.apache.org/documentation/#record>
 
+use crate::varints;
+
+/// In bytes: all 64 bits are there.
+const LONGEST_NUMBER: u32 = 10;
 /// The length of what is null, as a number of variable length.
 const NULL: u8 = 1;
 
@@ -16,14 +20,9 @@ pub(crate) fn push_part(part: Option<&[u8]>, to: &mut Vec<u8>) {
     }
 }
 
-/// Writes a number in seven bits a byte, doubled, because odd ones are negative.
+/// Writes a number, doubled, because odd ones are negative.
 pub(crate) fn push_number(number: usize, to: &mut Vec<u8>) {
-    let mut rest = number << 1;
-    while rest > 0x7f {
-        to.push(lowest_byte(rest) | 0x80);
-        rest >>= 7;
-    }
-    to.push(lowest_byte(rest));
+    varints::push(number << 1, to);
 }
 
 /// How many bytes a part takes.
@@ -53,20 +52,6 @@ pub(crate) fn take_part<'a>(from: &mut &'a [u8]) -> Result<Option<&'a [u8]>, End
 
 /// Reads a number of variable length, which may be negative.
 pub(crate) fn take_number(from: &mut &[u8]) -> Result<i64, Ended> {
-    let (mut doubled, mut shift) = (0_u64, 0_u32);
-    loop {
-        let (byte, rest) = from.split_first().ok_or(Ended)?;
-        *from = rest;
-        doubled |= u64::from(byte & 0x7f).checked_shl(shift).ok_or(Ended)?;
-        shift += 7;
-        if byte & 0x80 == 0 {
-            break;
-        }
-    }
+    let doubled = varints::take(from, LONGEST_NUMBER).ok_or(Ended)?;
     Ok((doubled >> 1).cast_signed() ^ -(doubled & 1).cast_signed())
-}
-
-const fn lowest_byte(number: usize) -> u8 {
-    let [lowest, ..] = number.to_le_bytes();
-    lowest
 }

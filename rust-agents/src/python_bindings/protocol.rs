@@ -10,10 +10,8 @@ use pyo3::types::{
     PyBool, PyByteArray, PyBytes, PyDict, PyFloat, PyInt, PyList, PyString, PyTuple,
 };
 
-use crate::protocol::{
-    Kind, Length, Misplaced, Reader, Unfit, described, push_length, push_length_of_string,
-    push_unsigned,
-};
+use crate::protocol::{Kind, Length, Misplaced, Reader, Unfit, described, push_length};
+use crate::varints;
 
 /// Bytes as long as that are not copied before they are where they belong.
 const LONG: usize = 512;
@@ -111,10 +109,10 @@ impl<'py> Written<'py> {
 
     fn string(&mut self, length: Length, value: &Bound<'py, PyAny>) -> Result<(), Unfit> {
         if value.is_none() {
-            return push_length_of_string(None, length, &mut self.short);
+            return push_length(None, length, &mut self.short);
         }
         let text = cast::<PyString>(value)?.to_str().map_err(|_| Unfit)?;
-        push_length_of_string(Some(text.len()), length, &mut self.short)?;
+        push_length(Some(text.len()), length, &mut self.short)?;
         self.short.extend_from_slice(text.as_bytes());
         Ok(())
     }
@@ -144,7 +142,7 @@ impl<'py> Written<'py> {
         if !cast::<PyDict>(value)?.is_empty() {
             return Err(Unfit);
         }
-        push_unsigned(0, &mut self.short);
+        varints::push(0, &mut self.short);
         Ok(())
     }
 
