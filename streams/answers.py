@@ -80,8 +80,7 @@ class Answers:
             first = next(iter(parts.values()))
             return Given(
                 input={name: part.payload.output for name, part in parts.items()},
-                root=_told(first.payload.root)
-                or (first.agent, work.envelope.round or work.envelope.id, None, False, None),
+                root=_told(first.payload.root) or self._unknown_root(work, first.agent),
                 artifacts=inherited,
             )
         if work.kind == "invalid":
@@ -113,8 +112,9 @@ class Answers:
         kept = None if too_large else given.input
         return self._name, work.envelope.id, kept, too_large, given.repository
 
-    def _unknown_root(self, work: Work) -> RootValue:
-        return work.source or self._name, work.envelope.round or work.envelope.id, None, False, None
+    def _unknown_root(self, work: Work, agent: str | None = None) -> RootValue:
+        agent = agent or work.source or self._name
+        return agent, work.envelope.round or work.envelope.id, None, False, None
 
     def encode(self, work: Work, given: Given | None, result: AgentResult[Any]) -> Outcome:
         """Write a result; one that cannot be written, or is too large, becomes a failure that says so."""

@@ -181,7 +181,7 @@ class AgentWorker:
         if self.router.joins:
             self._join_parts.note(records)
         ahead = self._ahead()
-        meaning_of, care = self.router.meaning_of, any(map(hint.marks, self._hints.values()))
+        meaning_of, care = self.router.meaning_of, self._follows_a_death()
         for record in records:
             work = meaning_of(record)
             self._offer(self._with_care(work) if care else work, epoch, ahead)
@@ -216,6 +216,10 @@ class AgentWorker:
                         " it again with `callboard dead redrive`"
                     )
         return work
+
+    def _follows_a_death(self) -> bool:
+        """Tell whether a member died before this one, on any of its partitions."""
+        return any(map(hint.marks, self._hints.values()))
 
     async def on_revoked(self) -> None:
         """Let runs end, as far as they do in time, and commit."""
@@ -511,7 +515,7 @@ class AgentWorker:
 
     def commit(self, partitions: Sequence[int], ended: int) -> None:
         """Commit soon."""
-        if any(hint.marks(known) for known in self._hints.values()):
+        if self._follows_a_death():
             # Who dies before a commit past it says nothing about what others died of, and it stays suspect.
             ended = self.agent.config.concurrency
         self._membership.commit_soon((self._places[number] for number in partitions), ended)
