@@ -4,14 +4,14 @@ The client takes records one by one; here it takes all of a batch for one. Its o
 batches are, and reads those of old formats.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from itertools import chain
-from operator import length_hint
 from typing import Any, NamedTuple
 
+from aiokafka import TopicPartition
 from aiokafka.codec import gzip_decode, lz4_decode, snappy_decode, zstd_decode
-from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
+from aiokafka.errors import CorruptRecordException, KafkaError, UnsupportedCodecError
 from aiokafka.record.memory_records import MemoryRecords
 
 from agents import _rust
@@ -127,45 +127,65 @@ class _Batch:
             yield Whole(records[-1].offset, records)
 
 
+class _Batches(PartitionRecords):  # type: ignore[misc]  # aiokafka ships no types
+    """The client's way through batches: what was aborted, what is a marker, where it goes on."""
+
+    def _consumer_record(self, _: TopicPartition, whole: Whole) -> Whole:
+        return whole
+
+
 class Unread:
-    """What of a partition was fetched and not handed out: the client's `PartitionRecords`, record by record.
+    """What of a partition was fetched and is not handed out yet.
 
     Args:
-        found: The client's, which gives a `Whole` at a time, of which it has given none.
+        data: As Kafka sent them; the last batch may be cut off.
+        place: Where they were fetched.
+        aborted: Producer and first offset of each transaction that is none.
+        position: The first offset to hand out; the first batch may begin before it.
     """
 
-    def __init__(self, found: Any) -> None:
-        self._found = found
-        self._now = _Now()
-        # It does not refer to this object: a circle would keep what was fetched until garbage is looked for.
-        self._records = chain.from_iterable(_batches(found, self._now))
-
-    def __iter__(self) -> Iterator[Record]:
-        return self._records
+    def __init__(
+        self, data: bytes, place: TopicPartition, aborted: Sequence[tuple[int, int]] | None, position: int
+    ) -> None:
+        batches = Fetched(data, place.topic, place.partition)
+        self._batches = _Batches(place, batches, aborted, position, None, None, True, READ_COMMITTED)  # noqa: FBT003 (the client's order)
+        self._left: list[Record] = []  # of the batch that is handed out now
+        self._error: KafkaError | None = None
+        self.is_over = False
 
     @property
-    def next_fetch_offset(self) -> int:
-        """Where to go on once what was handed out is done with."""
-        left = length_hint(self._now.left)
-        offset: int = self._now.records[-left].offset if left else self._found.next_fetch_offset
+    def position(self) -> int:
+        """The offset to go on at once what was handed out is done with."""
+        offset: int = self._left[0].offset if self._left else self._batches.next_fetch_offset
         return offset
 
+    def take(self, most: int) -> list[Record]:
+        """Hand out records, and take note when that were all.
 
-class _Now:
-    """The batch that is handed out now, and those of its records that were not yet."""
+        Raises:
+            KafkaError: The next batch cannot be read. Whatever is before it was handed out.
+        """
+        found: list[Record] = []
+        while not self.is_over and self._error is None and len(found) < most:
+            if not self._left:
+                self._read_on()
+            room = most - len(found)
+            found += self._left[:room]
+            self._left = self._left[room:]
+        if self._error is not None and not found:
+            raise self._error
+        return found
 
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.left: Iterator[Record] = iter(())
-
-
-def _batches(found: Any, now: _Now) -> Iterator[Iterator[Record]]:
-    position = found.next_fetch_offset
-    for whole in found:
-        # The first one may begin before what was asked for.
-        now.records = whole.records
-        if whole.records[0].offset < position:
-            now.records = [record for record in whole.records if record.offset >= position]
-        now.left = iter(now.records)
-        yield now.left
-        position = found.next_fetch_offset
+    def _read_on(self) -> None:
+        position = self._batches.next_fetch_offset
+        try:
+            whole: Whole | None = next(self._batches, None)
+        except KafkaError as error:
+            self._error = error  # the client's way ends here, as if that were all
+            return
+        if whole is None:
+            self.is_over = True
+        elif whole.records[0].offset < position:
+            self._left = [record for record in whole.records if record.offset >= position]
+        else:
+            self._left = whole.records

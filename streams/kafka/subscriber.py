@@ -10,7 +10,6 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from itertools import chain
 from typing import Any, Protocol
 
 import structlog
@@ -24,24 +23,20 @@ from faststream.kafka.schemas import Topic
 from streams.envelope import Record
 from streams.kafka.admin import BrokerUnreachableError, committed_offsets, initial_offsets
 from streams.kafka.connection import Connection
+from streams.kafka.fetcher import Fetcher
 from streams.kafka.private_access import (
+    client_of,
     coordinator_answers,
-    fetch_afterwards,
     generation_of,
     left_for_good,
     make_dynamic,
-    read_as_ours,
     watch_heartbeats,
 )
 
 log = structlog.stdlib.get_logger()
 
-POLL_MS = 200  # it is over as soon as there is something
+POLL_SECONDS = 0.2  # it is over as soon as there is something
 BATCH = 500
-# After so many turns of the event loop, the result of an event that takes no time is on its way, and more is
-# asked for; no later than that, since many events together take longer.
-TURNS_OF_AN_EVENT = 10
-FETCH_SECONDS = 0.01
 # A commit costs as much as reading an event, and what a process that dies had not committed, the next one
 # knows again: nothing of it runs twice. But what it may have died of is told from its last commit, which
 # therefore comes sooner where much ends.
@@ -157,7 +152,6 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._generation = -1
         self._owned: set[TopicPartition] = set()
         self._committed: dict[TopicPartition, int] = {}
-        self._next: dict[TopicPartition, int] = {}  # offsets that nobody was given yet
         self._pending: set[TopicPartition] = set()
         self._committer: asyncio.Task[None] | None = None
         self._slots, self._ended = slots, 0
@@ -167,7 +161,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._session_seconds = session_timeout_ms / 1000
         self._proven = 0.0
         self._proof = asyncio.Event()
-        self._watches = False
+        self._fetcher: Fetcher | None = None  # until the first assignment
         self.out_of_range: dict[str, str] = {}
         self._subscriber = broker.subscriber(
             *(Topic(name, declare=False) for name in (*topics, *late_topics)),
@@ -182,7 +176,6 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             group_instance_id=instance_id,
             heartbeat_interval_ms=min(3_000, session_timeout_ms // 3),
             rebalance_timeout_ms=rebalance_timeout_ms(drain_seconds),
-            fetch_max_wait_ms=100,
             isolation_level="read_committed",
             listener=self,
             title=group,
@@ -194,6 +187,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         # FastStream's own finds out for each batch what a user's handler may want of it, which takes longer
         # than an event of ours.
         self._subscriber.consume_one = self._take  # type: ignore[method-assign]
+        self._stop_client, self._subscriber.stop = self._subscriber.stop, self._stop  # type: ignore[method-assign]
 
     @property
     def consumer(self) -> AIOKafkaConsumer:
@@ -231,8 +225,9 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             return "no partitions assigned"
         if not coordinator_answers(self._subscriber.consumer):
             return "Kafka does not answer"
-        if self.out_of_range:
-            return "; ".join(f"{place}: {why}" for place, why in self.out_of_range.items())
+        problems = self._fetcher.problems() if self._fetcher is not None else {}
+        if problems := self.out_of_range | problems:
+            return "; ".join(f"{place}: {why}" for place, why in problems.items())
         ended = all(task.done() for task in self._subscriber.tasks)
         return "its consumer loop ended" if ended else None
 
@@ -241,7 +236,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         found: dict[str, int] = {}
         for tp in self._owned:
             position = self._committed.get(tp)
-            end = self.consumer.highwater(tp)
+            end = None if self._fetcher is None else self._fetcher.end(tp)
             if end is not None and position is not None:
                 found[tp.topic] = found.get(tp.topic, 0) + max(0, end - position)
         return found
@@ -295,16 +290,20 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     def pause(self, places: Iterable[tuple[str, int]]) -> None:
         """Read nothing more of these partitions for now."""
-        self.consumer.pause(*self._mine(places))
+        if self._fetcher is not None:
+            self._fetcher.pause(TopicPartition(*place) for place in places)
 
     def resume(self, places: Iterable[tuple[str, int]]) -> None:
         """Read these partitions again."""
-        self.consumer.resume(*self._mine(places))
+        if self._fetcher is not None:
+            self._fetcher.resume(TopicPartition(*place) for place in places)
 
     async def on_partitions_revoked(self, revoked: set[TopicPartition]) -> None:
         """Take note that a rebalance begins."""
         if revoked:
             log.info("rebalance begins", group=self._group, partitions=len(revoked))
+        if self._fetcher is not None:
+            self._fetcher.assign({})
         await self._handler.on_revoked()
 
     async def on_partitions_assigned(self, assigned: set[TopicPartition]) -> None:
@@ -317,8 +316,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         # What ends from here on is not committed by the way: a commit after the positions were read would
         # make them look like another member's, and what is under way would be done again.
         owned, self._owned = self._owned, set()
-        # The client would fetch while this callback still runs; it would be read again, but only after the
-        # request that follows, which waits for more.
+        # The client itself fetches nothing, now or later: we do.
         self.consumer.pause(*assigned)
         generation = generation_of(self.consumer)
         straight_back = owned if generation == self._generation + 1 else set()
@@ -329,22 +327,19 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             for tp in sorted(assigned)
         ]
         await self._say_that_we_begin(positions)
-        # What the client handed out until here carries the old epoch and is dropped as stale, so it must be
-        # read once more; from here to the end of the next call nothing awaits, so no batch can be stamped in
-        # between.
-        readable = [tp for tp in assigned if f"{tp.topic}/{tp.partition}" not in self.out_of_range]
-        for tp in readable:
-            self.consumer.seek(tp, starts[tp])
-        self.consumer.resume(*readable)
-        if not self._watches:
+        readable = {
+            tp: starts[tp] for tp in assigned if f"{tp.topic}/{tp.partition}" not in self.out_of_range
+        }
+        for tp, start in readable.items():
+            self.consumer.seek(tp, start)  # else it would look for a position itself
+        client = client_of(self.consumer)
+        if self._fetcher is None or self._fetcher.client is not client:
             watch_heartbeats(self.consumer, self._prove)
-            read_as_ours(self.consumer)
-            fetch_afterwards(self.consumer, turns=TURNS_OF_AN_EVENT, seconds=FETCH_SECONDS)
-            self._watches = True
+            self._fetcher = Fetcher(client)
         self._prove(joined)
         self._epoch += 1
         self._generation, self._owned, self._committed = generation, set(assigned), dict(starts)
-        self._next = {tp: starts[tp] for tp in readable}
+        self._fetcher.assign(readable)
         self._pending.clear()
         log.info(
             "partitions assigned",
@@ -427,16 +422,15 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         return committed, last, {tp: metadata for tp, (_, metadata) in known.items()}
 
     async def _next_batch(self, consumer: AIOKafkaConsumer) -> tuple[Record, ...]:
-        try:
-            batches = await consumer.getmany(timeout_ms=POLL_MS, max_records=BATCH)
-        except KafkaError:
-            # One partition cannot be read, and what the client took out of others before it came to that is
-            # lost with the error: it would be committed past, in silence.
-            for tp in self._next.keys() & consumer.assignment():
-                consumer.seek(tp, self._next[tp])
-            raise
-        self._next |= {tp: records[-1].offset + 1 for tp, records in batches.items() if records}
-        return tuple(chain.from_iterable(batches.values()))
+        # Waits for the first assignment and while the group changes, and says what is wrong with the
+        # membership, which the client tells nobody else and does nothing about before.
+        await consumer.getmany(timeout_ms=0 if self._fetcher else POLL_SECONDS * 1000)
+        return await self._fetcher.records(BATCH, POLL_SECONDS) if self._fetcher else ()
+
+    async def _stop(self) -> None:
+        if self._fetcher is not None:
+            await self._fetcher.close()  # before the connections end, by which it would ask in vain
+        await self._stop_client()
 
     async def _take(self, msg: tuple[Record, ...]) -> None:
         with self._subscriber.lock:  # what stops the subscriber waits for it
@@ -463,9 +457,8 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         for record in records:
             first.setdefault(TopicPartition(record.topic, record.partition), record.offset)
         for tp, offset in first.items():
-            if tp in self.consumer.assignment():
-                self.consumer.seek(tp, offset)
-                self._next[tp] = offset
+            if self._fetcher is not None:
+                self._fetcher.seek(tp, offset)
 
     async def _commit_in_time(self) -> None:
         while self._pending:
@@ -496,9 +489,6 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             await asyncio.sleep(RETRY_PAUSE)
         else:
             self._committed.update((tp, offset) for tp, (offset, _) in offsets.items())
-
-    def _mine(self, places: Iterable[tuple[str, int]]) -> list[TopicPartition]:
-        return [tp for place in places if (tp := TopicPartition(*place)) in self.consumer.assignment()]
 
 
 def rebalance_timeout_ms(drain_seconds: float) -> int:

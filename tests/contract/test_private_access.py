@@ -12,32 +12,27 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aiokafka import AIOKafkaConsumer, ConsumerRecord, TopicPartition
-from aiokafka.client import AIOKafkaClient
-from aiokafka.consumer.fetcher import Fetcher
+from aiokafka import AIOKafkaConsumer, TopicPartition
+from aiokafka import client as client_module
+from aiokafka.client import AIOKafkaClient, ConnectionGroup
 from aiokafka.consumer.group_coordinator import GroupCoordinator
 from aiokafka.consumer.subscription_state import SubscriptionState
-from aiokafka.errors import CorruptRecordException
 from aiokafka.producer import message_accumulator
 from aiokafka.producer.message_accumulator import BatchBuilder, MessageAccumulator
 from aiokafka.producer.transaction_manager import TransactionManager
 from aiokafka.protocol.group import LeaveGroupRequest
 from aiokafka.record.memory_records import MemoryRecords
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from packaging.requirements import Requirement
 
 from streams.kafka import private_access
-from streams.kafka.fetched import Record
 from streams.kafka.private_access import (
     Sendable,
+    client_of,
     coordinator_answers,
-    fetch_afterwards,
     generation_of,
     learn_leaders,
     left_for_good,
     make_dynamic,
-    read_as_ours,
     watch_heartbeats,
 )
 from streams.kafka.record_batch import RecordBatch
@@ -65,14 +60,6 @@ def test_this_file_knows_every_attribute_the_module_touches() -> None:
         "_do_heartbeat",
         "_client",
         "_group_instance_id",
-        "_fetcher",
-        "_proc_fetch_request",
-        "_records",
-        "_partition_records",
-        "_records_iterator",
-        "_consumer_record",
-        "_notify",
-        "_fetch_waiters",
     }
 
 
@@ -117,6 +104,24 @@ async def test_the_generation_of_a_consumer(consumer: AIOKafkaConsumer) -> None:
     coordinator._coordination_task.cancel()
     await asyncio.gather(coordinator._coordination_task, return_exceptions=True)
     assert left_for_good(consumer)
+
+
+async def test_requests_can_be_sent_by_connections_of_their_own(
+    consumer: AIOKafkaConsumer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A connection is kept for each group, which may be anything that can be looked up."""
+    client, opened = client_of(consumer), []
+
+    async def create_conn(*_: Any, **__: Any) -> Any:
+        opened.append(SimpleNamespace(connected=lambda: True))
+        return opened[-1]
+
+    monkeypatch.setattr(client_module, "create_conn", create_conn)
+    monkeypatch.setattr(client.cluster, "broker_metadata", lambda _: SimpleNamespace(host="h", port=1))
+    for connection in (ConnectionGroup.DEFAULT, "quiet", "quiet"):
+        assert await client.ready(1, group=connection)
+    assert len(opened) == 2
+    client._conns.clear()
 
 
 @pytest.mark.parametrize("answered", [False, True])
@@ -190,195 +195,6 @@ async def test_leaders_are_learned_at_once(
     for future in asked:
         future.set_result(True)
     await learning
-
-
-# Records of our own, where the client expects its own
-
-
-class Fetching:
-    """A fetcher with a partition of its own, and a Kafka that answers with what it is given."""
-
-    def __init__(self, consumer: AIOKafkaConsumer) -> None:
-        self.place = TopicPartition("t", 3)
-        subscription = SubscriptionState()
-        subscription.assign_from_user({self.place})
-        self.fetcher = Fetcher(
-            SimpleNamespace(send=self.send, _loop=None, _metadata_max_age_ms=1), subscription
-        )
-        self.fetcher._fetch_task.cancel()  # the test fetches itself
-        consumer._fetcher = self.fetcher
-        self.assignment = subscription.subscription.assignment
-        self.state = self.assignment.state_value(self.place)
-        self.state.seek(0)
-        self.data = b""
-        self.asked = False
-
-    async def send(self, *_: Any) -> Any:
-        self.asked = True
-        return SimpleNamespace(
-            API_VERSION=4, topics=[(self.place.topic, [(self.place.partition, 0, 9, 9, [], self.data)])]
-        )
-
-    async def fetch(self, data: bytes) -> bool:
-        self.data = data
-        request = SimpleNamespace(
-            topics=[(self.place.topic, [(self.place.partition, self.state.position, 0)])]
-        )
-        woken: bool = await self.fetcher._proc_fetch_request(self.assignment, 1, request)
-        return woken
-
-    async def read(self, most: int) -> list[Any]:
-        found = await self.fetcher.fetched_records([self.place], timeout=0, max_records=most)
-        return [record for records in found.values() for record in records]
-
-
-def a_batch(*offsets: int) -> bytes:
-    records = [(0, b"k", str(it).encode(), [("h", b"1")]) for it in offsets]
-    batch = RecordBatch(records, limit=10_000, timestamp=5).sealed(-1, -1, 0)
-    return offsets[0].to_bytes(8, "big") + batch[8:]
-
-
-async def test_what_is_fetched_is_read_as_ours_from_then_on(consumer: AIOKafkaConsumer) -> None:
-    fetching = Fetching(consumer)
-    assert await fetching.fetch(a_batch(0, 1, 2))
-    (first,) = await fetching.read(1)
-    read_as_ours(consumer)
-    rest = await fetching.read(10)
-    assert [type(it) for it in (first, *rest)] == [ConsumerRecord] * 3  # it was being read
-    assert await fetching.fetch(a_batch(3, 4) + a_batch(5))
-    ours = [*await fetching.read(2), *await fetching.read(10)]
-    assert [type(it) for it in ours] == [Record] * 3
-    assert [(it.offset, it.value, *fetching.place) for it in (first, *rest, *ours)] == [
-        (offset, str(offset).encode(), it.topic, it.partition)
-        for offset, it in enumerate((first, *rest, *ours))
-    ]
-    assert fetching.state.position == 6
-
-
-@settings(deadline=None, derandomize=True, database=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 3), st.integers(1, 5)), min_size=1, max_size=4),
-    st.integers(0, 12),
-    st.lists(st.integers(1, 6), min_size=1, max_size=12),
-)
-def test_what_is_handed_out_and_where_it_goes_on_is_what_the_client_says(
-    batches: list[tuple[int, int]], begin: int, takes: list[int]
-) -> None:
-    """Batches with gaps before them, read from somewhere in the first, some records at a time."""
-    data, offset, begin = b"", 0, min(begin, sum(batches[0]) - 1)
-    for gap, size in batches:
-        data += a_batch(*range(offset + gap, offset + gap + size))
-        offset += gap + size
-
-    async def seen(*, ours: bool) -> list[Any]:
-        consumer: Any = SimpleNamespace()
-        fetching = Fetching(consumer)
-        if ours:
-            read_as_ours(consumer)
-        fetching.state.seek(begin)
-        await fetching.fetch(data)
-        found = []
-        for most in takes:
-            records = await fetching.read(most)
-            assert ours is all(isinstance(it, Record) for it in records) or not records
-            found.append(([(it.offset, it.value) for it in records], where(fetching.state.position)))
-        return found
-
-    def where(position: int) -> int:
-        """Give the next offset that there is: ours does not stop in a gap."""
-        there = [n for gap, size in with_begins(batches) for n in range(gap, gap + size)]
-        return min((n for n in there if n >= position), default=position)
-
-    assert asyncio.run(seen(ours=True)) == asyncio.run(seen(ours=False))
-
-
-def with_begins(batches: list[tuple[int, int]]) -> list[tuple[int, int]]:
-    """Give where each batch begins, and its size."""
-    found, offset = [], 0
-    for gap, size in batches:
-        found.append((offset + gap, size))
-        offset += gap + size
-    return found
-
-
-async def test_what_was_not_read_of_when_it_changes_is_read_as_ours(consumer: AIOKafkaConsumer) -> None:
-    fetching = Fetching(consumer)
-    await fetching.fetch(a_batch(0))
-    read_as_ours(consumer)
-    fetching.state.consumed_to(0)
-    assert not await fetching.fetch(b"")  # whatever else arrives
-    assert [type(it) for it in await fetching.read(10)] == [Record]
-
-
-async def test_a_broken_batch_is_an_error_of_the_client(consumer: AIOKafkaConsumer) -> None:
-    fetching = Fetching(consumer)
-    read_as_ours(consumer)
-    broken = a_batch(0, 1)
-    await fetching.fetch(broken[:-1] + b"?")
-    with pytest.raises(CorruptRecordException, match="CRC"):
-        await fetching.read(10)
-
-
-async def test_another_consumer_reads_as_ever(consumer: AIOKafkaConsumer) -> None:
-    fetching = Fetching(consumer)
-    await fetching.fetch(a_batch(0))
-    (record,) = await fetching.read(10)
-    assert isinstance(record, ConsumerRecord)
-    assert (record.value, record.headers) == (b"0", (("h", b"1"),))
-
-
-async def test_more_is_asked_for_some_turns_after_records_were_handed_out(consumer: AIOKafkaConsumer) -> None:
-    fetching = Fetching(consumer)
-    fetch_afterwards(consumer, turns=3, seconds=3600)
-    asked = asyncio.create_task(fetching.fetch(a_batch(0)))
-    for _ in range(4):
-        assert not fetching.asked
-        await asyncio.sleep(0)
-    await asked
-    assert fetching.asked
-    assert len(await fetching.read(10)) == 1
-
-
-async def test_more_is_asked_for_after_one_turn_that_took_long(consumer: AIOKafkaConsumer) -> None:
-    fetching = Fetching(consumer)
-    fetch_afterwards(consumer, turns=1_000, seconds=0)
-    asked = asyncio.create_task(fetching.fetch(a_batch(0)))
-    await asyncio.sleep(0)
-    assert fetching.asked
-    await asked
-
-
-async def test_who_waits_for_records_is_told_at_once_and_nobody_else(consumer: AIOKafkaConsumer) -> None:
-    fetching = Fetching(consumer)
-    fetch_afterwards(consumer, turns=1, seconds=3600)
-    waiting = asyncio.get_running_loop().create_future()
-    fetching.fetcher._fetch_waiters.add(waiting)
-    assert not await fetching.fetch(b"")
-    assert not waiting.done()
-    assert not await fetching.fetch(a_batch(0))
-    assert waiting.done()
-
-
-async def test_a_fetch_that_is_canceled_before_it_was_sent_ends_as_the_clients_do(
-    consumer: AIOKafkaConsumer,
-) -> None:
-    fetching = Fetching(consumer)
-    fetch_afterwards(consumer, turns=1_000, seconds=3600)
-    asked = asyncio.create_task(fetching.fetch(a_batch(0)))
-    await asyncio.sleep(0)
-    asked.cancel()
-    assert await asked is False
-    assert not fetching.asked
-
-
-async def test_the_client_tells_those_who_wait_when_a_fetch_says_that_something_came(
-    consumer: AIOKafkaConsumer,
-) -> None:
-    fetching = Fetching(consumer)
-    routine = inspect.getsource(type(fetching.fetcher)._fetch_requests_routine)
-    assert "self._proc_fetch_request(assignment, node_id, request)" in routine
-    assert "has_new_data = any(fut.result() for fut in done_pending)" in routine
-    assert "for waiter in self._fetch_waiters:" in routine
 
 
 # Batches of our own, where the client expects its own

@@ -4,15 +4,18 @@ import gzip
 from typing import Any
 
 import pytest
+from aiokafka import TopicPartition
+from aiokafka.consumer.fetcher import READ_COMMITTED, PartitionRecords
 from aiokafka.errors import CorruptRecordException, UnsupportedCodecError
 from aiokafka.record.control_record import ABORT_MARKER, ControlRecord
 from aiokafka.record.default_records import DefaultRecordBatchBuilder
 from aiokafka.record.legacy_records import LegacyRecordBatchBuilder
 from aiokafka.record.memory_records import MemoryRecords
+from aiokafka.record.util import calc_crc32c
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from streams.kafka.fetched import Fetched, Record
+from streams.kafka.fetched import Fetched, Record, Unread
 from streams.kafka.record_batch import RecordBatch
 
 NONE, GZIP = 0, 1
@@ -49,6 +52,7 @@ def a_batch(
     batch = bytearray(builder.build())
     batch[:8] = first.to_bytes(8, "big")  # the broker's part, which no checksum is of
     batch[22] |= attributes
+    batch[17:21] = calc_crc32c(bytes(batch[21:])).to_bytes(4, "big")
     return bytes(batch)
 
 
@@ -195,3 +199,84 @@ def test_a_record_gives_back_what_it_was_made_of() -> None:
     batch = RecordBatch([(0, it.key, it.value, it.headers)], limit=0, timestamp=5).sealed(-1, -1, 0)
     ((same,),) = read(batch)
     assert same == (0, 5, 0, b"k", None, headers)
+
+
+# What is handed out of it
+
+ABORT, COMMIT = b"\0\0\0\0", b"\0\0\0\1"
+a_record = (0, b"k", b"v", [])
+
+
+def a_log(parts: list[tuple[int, int, str]]) -> tuple[bytes, list[tuple[int, int]]]:
+    """Give batches with gaps before them, and which transactions were aborted."""
+    data, offset, begun, aborted = b"", 0, None, []
+    for gap, size, kind in parts:
+        offset += gap
+        if kind in {"abort", "commit"}:
+            key = ABORT if kind == "abort" else COMMIT
+            data += a_batch([(0, key, b"", [])], first=offset, attributes=0x20, transactional=True)
+            if kind == "abort" and begun is not None:
+                aborted.append((7, begun))
+            begun, offset = None, offset + 1
+            continue
+        if kind == "transaction":
+            begun = offset if begun is None else begun
+        data += a_batch([a_record] * size, first=offset, transactional=kind == "transaction")
+        offset += size
+    return data, aborted
+
+
+@settings(max_examples=300, deadline=None, derandomize=True)
+@given(
+    st.lists(
+        st.tuples(
+            st.integers(0, 3),
+            st.integers(1, 5),
+            st.sampled_from(["plain", "plain", "transaction", "transaction", "abort", "commit"]),
+        ),
+        min_size=1,
+        max_size=6,
+    ),
+    st.integers(0, 12),
+    st.lists(st.integers(1, 6), min_size=1, max_size=12),
+)
+def test_what_is_handed_out_and_where_it_goes_on_is_what_the_client_says(
+    parts: list[tuple[int, int, str]], begin: int, takes: list[int]
+) -> None:
+    data, aborted = a_log(parts)
+    gap, size, kind = parts[0]
+    begin = min(begin, gap + (1 if kind in {"abort", "commit"} else size) - 1)  # Kafka begins with its batch
+    place = TopicPartition(*PLACE)
+    theirs = PartitionRecords(
+        place,
+        MemoryRecords(data),
+        aborted,
+        begin,
+        None,
+        None,
+        check_crcs=True,
+        isolation_level=READ_COMMITTED,
+    )
+    ours = Unread(data, place, aborted, begin)
+    for most in [*takes, 100]:
+        found, expected = ours.take(most), []
+        while len(expected) < most and (record := next(theirs, None)) is not None:
+            expected.append(record)
+        assert [it.offset for it in found] == [it.offset for it in expected]
+        assert {type(it) for it in found} <= {Record}
+        if ours.is_over:
+            assert len(found) < most
+            assert ours.position == theirs.next_fetch_offset
+            break  # there the client's ends, too, and may not be asked again
+        assert len(found) == most
+        assert ours.position >= theirs.next_fetch_offset  # it does not stop in a gap
+
+
+def test_what_is_before_a_broken_batch_is_handed_out_first() -> None:
+    data = a_batch([a_record] * 2) + a_batch([a_record], first=2)
+    unread = Unread(data[:-1] + b"?", TopicPartition(*PLACE), [], 1)
+    assert [it.offset for it in unread.take(9)] == [1]
+    for _ in range(2):  # never as if that were all
+        with pytest.raises(CorruptRecordException, match="CRC"):
+            unread.take(9)
+    assert (unread.position, unread.is_over) == (2, False)

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
-from aiokafka.errors import CommitFailedError, ConsumerStoppedError, CorruptRecordException
+from aiokafka.errors import CommitFailedError, ConsumerStoppedError, GroupAuthorizationFailedError
 from faststream._internal.endpoint.subscriber.utils import MultiLock
 from faststream.kafka import KafkaBroker
+from faststream.kafka.subscriber.usecase import LogicSubscriber
 
 from streams.kafka import subscriber as subscriber_module
 from streams.kafka.connection import Connection
@@ -140,15 +141,21 @@ async def test_a_commit_that_must_be_waits_for_no_other(patient: Patient) -> Non
 
 
 class Log:
-    """A consumer that has nothing at first, then two records, and then is stopped."""
+    """A consumer and what fetches for it: nothing at first, then two records, and then it is stopped."""
 
-    def __init__(self) -> None:
-        place = TopicPartition(*PLACE)
-        self.batches: list[dict[TopicPartition, list[Any]]] = [{}, {}, {place: [a_record(0), a_record(1)]}]
+    def __init__(self, subscriber: AgentSubscriber) -> None:
+        self.batches: list[tuple[Any, ...]] = [(), (), (a_record(0), a_record(1))]
+        self.waited: list[float] = []
+        fetcher: Any = self
+        subscriber._fetcher = fetcher
 
-    async def getmany(self, **_: Any) -> dict[TopicPartition, list[Any]]:
+    async def getmany(self, *, timeout_ms: float) -> dict[TopicPartition, list[Any]]:
+        self.waited.append(timeout_ms)
         if not self.batches:
             raise ConsumerStoppedError
+        return {}
+
+    async def records(self, *_: Any) -> tuple[Any, ...]:
         return self.batches.pop(0)
 
 
@@ -179,8 +186,10 @@ Reader = tuple[AgentSubscriber, list[Any]]
 async def test_nothing_waits_for_records_but_the_client(reader: Reader) -> None:
     subscriber, taken = reader
     subscriber._epoch = 7
-    await subscriber._subscriber._run_consume_loop(Log())
+    log = Log(subscriber)
+    await subscriber._subscriber._run_consume_loop(log)
     assert taken == [([0, 1], 7)]
+    assert set(log.waited) == {0}
 
 
 async def test_a_batch_is_not_looked_at_as_a_message_of_a_users_handler(
@@ -188,7 +197,7 @@ async def test_a_batch_is_not_looked_at_as_a_message_of_a_users_handler(
 ) -> None:
     subscriber, taken = reader
     monkeypatch.setattr(subscriber._subscriber, "process_message", None)
-    await subscriber._subscriber._run_consume_loop(Log())
+    await subscriber._subscriber._run_consume_loop(Log(subscriber))
     assert len(taken) == 1
 
 
@@ -251,8 +260,11 @@ async def test_what_ends_while_the_group_joins_is_committed_after_it(
     )
     for name in ("COMMIT_PAUSE", "SHORT_COMMIT_PAUSE"):
         monkeypatch.setattr(subscriber_module, name, 0)
-    for name in ("watch_heartbeats", "read_as_ours", "fetch_afterwards"):
-        monkeypatch.setattr(subscriber_module, name, lambda *_, **__: None)
+    for name in ("watch_heartbeats", "client_of"):
+        monkeypatch.setattr(subscriber_module, name, lambda *_: None)
+    monkeypatch.setattr(
+        subscriber_module, "Fetcher", lambda client: SimpleNamespace(client=client, assign=lambda _: None)
+    )
     monkeypatch.setattr(subscriber_module, "committed_offsets", committed)
     monkeypatch.setattr(subscriber_module, "generation_of", lambda _: next(generations))
     monkeypatch.setattr(AgentSubscriber, "consumer", property(lambda _: consumer))
@@ -267,30 +279,49 @@ async def test_what_ends_while_the_group_joins_is_committed_after_it(
     assert kafka == {place: 13}
 
 
-async def test_what_others_were_given_up_with_is_read_again() -> None:
-    good, bad = TopicPartition("tasks.reader", 0), TopicPartition("tasks.reader", 1)
-    sought: dict[TopicPartition, int] = {}
-    answers: list[Any] = [{good: [a_record(4)]}, CorruptRecordException("tasks.reader/1: broken")]
+async def test_who_has_no_partitions_yet_waits_with_the_client(reader: Reader) -> None:
+    """It says what is wrong with the membership, and nobody else does."""
+    subscriber, _ = reader
+    asked: list[float] = []
 
-    class Reading:
-        async def getmany(self, **_: Any) -> Any:
-            answer = answers.pop(0)
-            if isinstance(answer, Exception):
-                raise answer
-            return answer
+    async def getmany(*, timeout_ms: float) -> None:
+        asked.append(timeout_ms)
+        raise GroupAuthorizationFailedError("app.reader")
 
-        def assignment(self) -> set[TopicPartition]:
-            return {good, bad}
+    with pytest.raises(GroupAuthorizationFailedError):
+        await subscriber._next_batch(SimpleNamespace(getmany=getmany))
+    assert asked == [200]
 
-        def seek(self, place: TopicPartition, offset: int) -> None:
-            sought[place] = offset
 
-    subscriber, consumer = a_subscriber(SimpleNamespace()), Reading()
-    subscriber._next = {good: 4, bad: 7}
-    assert [it.offset for it in await subscriber._next_batch(consumer)] == [4]
-    with pytest.raises(CorruptRecordException):
-        await subscriber._next_batch(consumer)
-    assert sought == {good: 5, bad: 7}
+async def test_a_batch_that_could_not_be_taken_is_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def take(*_: Any) -> None:
+        raise ZeroDivisionError("a fault of ours")
+
+    sought: list[tuple[TopicPartition, int]] = []
+    subscriber = a_subscriber(SimpleNamespace(on_records=take))
+    fetcher: Any = SimpleNamespace(seek=lambda *where: sought.append(where))
+    subscriber._fetcher = fetcher
+    subscriber._subscriber.running = True
+    monkeypatch.setattr(subscriber_module, "RETRY_PAUSE", 0)
+    await subscriber._subscriber.consume_one((a_record(4), a_record(5)))
+    assert sought == [(TopicPartition(*PLACE), 4)]
+
+
+async def test_nothing_is_fetched_any_more_when_the_client_stops(monkeypatch: pytest.MonkeyPatch) -> None:
+    did: list[str] = []
+
+    async def close() -> None:
+        did.append("fetches nothing")
+
+    async def stop(_: Any) -> None:
+        did.append("client stops")
+
+    monkeypatch.setattr(LogicSubscriber, "stop", stop)
+    subscriber = a_subscriber(SimpleNamespace())
+    fetcher: Any = SimpleNamespace(close=close)
+    subscriber._fetcher = fetcher
+    await subscriber._subscriber.stop()
+    assert did == ["fetches nothing", "client stops"]
 
 
 def test_partitions_of_one_number_are_adopted_together_or_not_at_all() -> None:
@@ -321,9 +352,9 @@ async def test_nothing_is_read_before_its_position_is_known(monkeypatch: pytest.
     consumer = SimpleNamespace(
         pause=lambda *places: did.append(("pause", set(places))),
         seek=lambda *where: did.append(("seek", *where)),
-        resume=lambda *places: did.append(("resume", set(places))),
         commit=commit,
     )
+    fetcher: Any = SimpleNamespace(client="its", assign=lambda places: did.append(("fetch", places)))
 
     async def positions(assigned: set[TopicPartition]) -> Any:
         subscriber.out_of_range = {f"{out_of_range.topic}/{out_of_range.partition}": "why"}
@@ -332,13 +363,14 @@ async def test_nothing_is_read_before_its_position_is_known(monkeypatch: pytest.
     monkeypatch.setattr(AgentSubscriber, "consumer", property(lambda _: consumer))
     monkeypatch.setattr(subscriber, "_positions_at_last", positions)
     monkeypatch.setattr(subscriber_module, "generation_of", lambda _: 1)
-    subscriber._watches = True
+    monkeypatch.setattr(subscriber_module, "client_of", lambda _: "its")
+    subscriber._fetcher = fetcher
     await subscriber.on_partitions_assigned({kept, out_of_range})
     assert did == [
         ("pause", {kept, out_of_range}),
         "committed",
         ("seek", kept, 4),
-        ("resume", {kept}),
+        ("fetch", {kept: 4}),
         "assigned",
     ]
 
