@@ -16,9 +16,9 @@ from streams import envelope as envelopes
 from streams import rounds
 from streams.dead_letters import Letter
 from streams.envelope import EncodedHeaders, Record
-from streams.payloads import BackPayload, ResultPayload, ResultWriter, RootValue
+from streams.payloads import BackPayload, ResultPayload, ResultWriter, RootValue, root_of, told_root
 from streams.topics import MAX_RECORD_BYTES
-from streams.work import NO_SUCCESS, Work, failed, parse, parse_task
+from streams.work import NO_SUCCESS, Work, failed, parse, parse_result, parse_task
 
 MAX_ROOT_INPUT_BYTES = 64 * 1024
 MAX_ERROR_CHARACTERS = 8_000
@@ -80,7 +80,7 @@ class Answers:
             first = next(iter(parts.values()))
             return Given(
                 input={name: part.payload.output for name, part in parts.items()},
-                root=_told(first.payload.root) or self._unknown_root(work, first.agent),
+                root=told_root(first.payload) or self._unknown_root(work, first.agent),
                 artifacts=inherited,
             )
         if work.kind == "invalid":
@@ -88,19 +88,18 @@ class Answers:
         if work.source is None:
             task, repository, artifacts = parse_task(record)
             return Given(task, None, _by_name(artifacts), repository)
-        result = parse(ResultPayload, record)
+        result = parse_result(record)
         if work.kind == "run" and failed(result, work.envelope):
             work.kind = "upstream_failed"
         return Given(
             input=result.output,
-            root=_told(result.root) or self._unknown_root(work),
+            root=result.root or self._unknown_root(work),
             artifacts=_by_name(result.artifacts),
         )
 
     def root(self, work: Work, given: Given) -> Root:
         """Give the task the workflow began with, as agents see it."""
-        agent, identity, kept, omitted, repository = self._root(work, given)
-        return Root(agent=agent, id=identity, input=kept, input_omitted=omitted, repository=repository)
+        return root_of(self._root(work, given))
 
     def _root(self, work: Work, given: Given | None) -> RootValue:
         """Give the root; it is not kept while a run is under way, if the run can tell."""
@@ -236,12 +235,6 @@ def why_upstream_failed(work: Work) -> str:
 
 def _by_name(references: Sequence[ArtifactReference]) -> Mapping[str, ArtifactReference]:
     return {it.name: it for it in references} if references else NO_ARTIFACTS
-
-
-def _told(root: Root | None) -> RootValue | None:
-    if root is None:
-        return None
-    return root.agent, root.id, root.input, root.input_omitted, root.repository
 
 
 def event_of(record: Record) -> Event:

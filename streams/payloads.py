@@ -2,7 +2,8 @@
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from contextlib import suppress
+from typing import Annotated, Any, NamedTuple
 
 import orjson
 from pydantic import BaseModel, ConfigDict, Field
@@ -94,8 +95,50 @@ def read_task(value: bytes) -> TaskValue:
     return task.input, task.repository, task.artifacts
 
 
-# What `Root` says, in the order of its fields, without being one: most agents never ask for it.
+# What `Root` says, in the order of its fields, without being one: most agents never ask for it. The input is
+# JSON as it was read if it is bytes, which no value out of JSON is.
 RootValue = tuple[str, str, Any, bool, RepositoryReference | None]
+
+
+class ResultValue(NamedTuple):
+    """What `ResultPayload` says to those a result is handed on to, without being one."""
+
+    status: AgentStatus
+    output: Any
+    artifacts: tuple[ArtifactReference, ...]
+    root: RootValue | None
+
+
+def read_result(value: bytes) -> ResultValue:
+    """Read a result's JSON.
+
+    Raises:
+        ValidationError: If it is none.
+    """
+    usual = _rust.read_result(value)
+    if usual is not None:
+        output, agent, identity, root_input, input_omitted = usual
+        with suppress(ValueError):  # said by the other way
+            root = agent, identity, root_input, input_omitted, None
+            return ResultValue(AgentStatus.COMPLETED, from_json(output), (), root)
+    result = ResultPayload.model_validate_json(value)
+    return ResultValue(result.status, result.output, result.artifacts, told_root(result))
+
+
+def told_root(result: ResultPayload) -> RootValue | None:
+    """Give the root that a result names, if it names one."""
+    told = result.root
+    if told is None:
+        return None
+    return told.agent, told.id, told.input, told.input_omitted, told.repository
+
+
+def root_of(told: RootValue) -> Root:
+    """Give a root as agents see it."""
+    agent, identity, given, omitted, repository = told
+    if isinstance(given, bytes):
+        given = from_json(given)
+    return Root(agent=agent, id=identity, input=given, input_omitted=omitted, repository=repository)
 
 
 class ResultWriter:
@@ -133,7 +176,7 @@ class ResultWriter:
             ValueError: If the output, or what is said about it, holds what JSON has no words for.
         """
         root_agent, root_id, root_input, root_input_omitted, root_repository = root
-        given = _input(root_input)
+        given = root_input if isinstance(root_input, bytes) else _input(root_input)
         try:
             return _rust.write_result(
                 self._start,

@@ -17,7 +17,7 @@ from agents.core.task import Usage
 from agents.core.workflow import Awaiting, Workflow
 from streams.envelope import Envelope, Record, place
 from streams.join_records import Key
-from streams.payloads import ResultPayload, TaskPayload, TaskValue, read_task
+from streams.payloads import ResultPayload, ResultValue, TaskPayload, TaskValue, read_result, read_task
 from streams.topics import MAX_RECORD_BYTES
 
 P = TypeVar("P", TaskPayload, ResultPayload)
@@ -125,6 +125,15 @@ def parse_task(record: Record) -> TaskValue:
     return _read(TaskPayload, read_task, record)
 
 
+def parse_result(record: Record) -> ResultValue:
+    """Read what a result hands on.
+
+    Raises:
+        InvalidInputError: As `parse`.
+    """
+    return _read(ResultPayload, read_result, record)
+
+
 def _read(kind: type[BaseModel], read: Callable[[bytes], T], record: Record) -> T:
     value = record.value
     if value is None:
@@ -144,7 +153,7 @@ def _read(kind: type[BaseModel], read: Callable[[bytes], T], record: Record) -> 
         raise InvalidInputError(f"{place(record)}: no valid {_title(kind)}: {problems}") from None
 
 
-def failed(payload: ResultPayload, envelope: Envelope) -> bool:
+def failed(payload: ResultPayload | ResultValue, envelope: Envelope) -> bool:
     """Tell whether a result is a failure; where header and payload differ, the failure counts."""
     return payload.status in NO_SUCCESS or envelope.status in NO_SUCCESS
 

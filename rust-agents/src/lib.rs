@@ -93,6 +93,8 @@ mod agent_runtime;
 mod digests;
 #[cfg(feature = "python")]
 mod headers;
+#[cfg(any(feature = "python", test))]
+mod json;
 #[cfg(feature = "python")]
 mod moments;
 #[cfg(any(feature = "python", test))]
@@ -101,6 +103,8 @@ mod protocol;
 mod python_bindings;
 #[cfg(feature = "python")]
 mod record_batch;
+#[cfg(any(feature = "python", test))]
+mod result_reader;
 #[cfg(any(feature = "python", test))]
 mod results;
 #[cfg(feature = "python")]

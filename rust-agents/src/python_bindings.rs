@@ -40,7 +40,7 @@ mod _rust {
     #[pymodule_export]
     use super::records::{Record, encode_records, has_its_checksum, read_records, seal_records};
     #[pymodule_export]
-    use super::results::{says_null, write_result};
+    use super::results::{read_result, says_null, write_result};
     #[pymodule_export]
     use super::{AgentRuntime, Turn, moment, record_digest, run_id, uuid_of};
 }

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Callable
 from dataclasses import asdict
 from enum import StrEnum
@@ -13,16 +14,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel, ValidationError
 
+from agents import _rust
 from agents.core.base import AgentStatus, ErrorDetail
 from agents.core.task import ArtifactReference, RepositoryReference, Root, Usage
 from streams.envelope import moment
 from streams.payloads import (
     BackPayload,
     ResultPayload,
+    ResultValue,
     ResultWriter,
     TaskPayload,
     TaskValue,
+    read_result,
     read_task,
+    root_of,
+    told_root,
 )
 
 COMMIT = "a" * 40
@@ -255,22 +261,80 @@ def test_a_result_is_written_as_one_dict_would_be(fields: dict[str, Any], agent:
     assert written(lambda: writer.write(**fields)) == written(lambda: plainly(agent, version, fields))
 
 
+USUAL: dict[str, Any] = {
+    "status": AgentStatus.COMPLETED,
+    "output": None,
+    "verdict": None,
+    "error": None,
+    "artifacts": {},
+    "usage": Usage(),
+    "attempts": 1,
+    "started_at": None,
+    "finished_at": 0,
+    "run": "",
+    "root": ("a", "i", None, False, None),
+    "followers": (),
+}
+
+# A result that is read to be answered, and what of JSON only pydantic reads
+EXPONENT, LONG = re.compile(rb"[0-9][eE]"), re.compile(rb"[0-9]{19}")
+
+
+def handed_on(value: bytes, read: Callable[[bytes], ResultValue]) -> str:
+    """Give what a result hands on, with its root as agents see it, or why it is none."""
+    try:
+        found = read(value)
+        return repr((*found[:3], found.root and root_of(found.root)))
+    except ValidationError as error:
+        return str(error)
+
+
+def result_by_pydantic(value: bytes) -> ResultValue:
+    it = ResultPayload.model_validate_json(value)
+    return ResultValue(it.status, it.output, it.artifacts, told_root(it))
+
+
+@given(RESULT, TEXTS)
+def test_a_result_is_read_as_pydantic_reads_it(fields: dict[str, Any], agent: str) -> None:
+    value = ResultWriter(agent, "1").write(**fields)
+    assert handed_on(value, read_result) == handed_on(value, result_by_pydantic)
+
+
+@given(
+    RESULT,
+    st.lists(
+        st.tuples(st.floats(0, 1), st.integers(0, 3), st.sampled_from(b'"\\{}[],:0-9.eE nulltrfasx\xff\x00')),
+        max_size=3,
+    ),
+)
+def test_a_result_that_is_broken_is_for_both(
+    fields: dict[str, Any], changes: list[tuple[float, int, int]]
+) -> None:
+    usual: dict[str, Any] = {"status": AgentStatus.COMPLETED, "verdict": None, "error": None, "artifacts": {}}
+    root = "a", "i", fields["root"][2], False, None
+    value = bytearray(
+        ResultWriter("a", "1").write(**fields | usual | {"root": root, "started_at": 1, "back": None})
+    )
+    assert _rust.read_result(bytes(value)) is not None or EXPONENT.search(value) or LONG.search(value)
+    for where, length, byte in changes:
+        at = int(where * (len(value) - 1))
+        value[at : at + length] = bytes([byte])
+    assert handed_on(bytes(value), read_result) == handed_on(bytes(value), result_by_pydantic)
+
+
+def test_the_input_of_the_root_is_passed_on_as_it_was_read() -> None:
+    first = ResultWriter("a", "1").write(
+        **USUAL | {"started_at": 1, "root": ("a", "i", {"n": [1, "\u00e9"]}, False, None)}
+    )
+    root = read_result(first).root
+    assert root is not None
+    assert root[2] == '{"n":[1,"\u00e9"]}'.encode()
+    again = ResultWriter("a", "1").write(**USUAL | {"started_at": 1, "root": root})
+    assert again == first
+
+
 def write(**fields: Any) -> dict[str, Any]:
-    usual: dict[str, Any] = {
-        "status": AgentStatus.COMPLETED,
-        "output": None,
-        "verdict": None,
-        "error": None,
-        "artifacts": {},
-        "usage": Usage(),
-        "attempts": 1,
-        "started_at": None,
-        "finished_at": 0,
-        "run": "",
-        "root": ("a", "i", None, False, None),
-        "followers": (),
-    }
-    written: dict[str, Any] = json.loads(ResultWriter("a", "1").write(**usual | fields))
+    written: dict[str, Any] = json.loads(ResultWriter("a", "1").write(**USUAL | fields))
     return written
 
 

@@ -3,8 +3,8 @@
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyString, PyTuple};
 
-use crate::moments;
 use crate::results::{self, Root, Value};
+use crate::{moments, result_reader};
 
 /// Write the JSON of a result: `streams.payloads.ResultWriter` says what for. What is given in bytes is JSON
 /// already, and copied.
@@ -89,4 +89,24 @@ pub(super) fn write_result<'py>(
 #[pyfunction]
 pub(super) fn says_null(json: &[u8]) -> bool {
     results::says_null(json)
+}
+
+type ReadResult<'py> =
+    (Bound<'py, PyBytes>, Bound<'py, PyString>, Bound<'py, PyString>, Bound<'py, PyBytes>, bool);
+
+/// Read a result as `write_result` wrote it, if nothing has to be looked at but what it hands on: completed,
+/// without artifacts, repository or a way back. None for all others.
+///
+/// Returns:
+///     Its output as JSON, agent and id of its root, the root's input as JSON, and whether that was omitted.
+#[pyfunction]
+pub(super) fn read_result<'py>(py: Python<'py>, value: &[u8]) -> Option<ReadResult<'py>> {
+    let read = result_reader::read(value)?;
+    Some((
+        PyBytes::new(py, read.output.as_bytes()),
+        PyString::new(py, read.root_agent),
+        PyString::new(py, read.root_id),
+        PyBytes::new(py, read.root_input.as_bytes()),
+        read.root_input_omitted,
+    ))
 }
