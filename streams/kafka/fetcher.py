@@ -288,11 +288,16 @@ class Fetcher:
 
     async def _let_be_handed_out(self, request: _Request, brought: Collection[_Partition]) -> None:
         """Let what came be worked on first; then wait, not for long, until all of it was handed out."""
-        begin = self._loop.time()
-        for _ in range(TURNS_OF_AN_EVENT):
-            if self._loop.time() >= begin + TURNS_SECONDS:
-                break
-            await asyncio.sleep(0)
+        begin, worked_on = self._loop.time(), self._loop.create_future()
+
+        def turn(left: int) -> None:
+            if left and self._loop.time() < begin + TURNS_SECONDS:
+                self._loop.call_soon(turn, left - 1)
+            elif not worked_on.done():
+                worked_on.set_result(None)
+
+        turn(TURNS_OF_AN_EVENT)
+        await worked_on
         if _is_waited_for(brought):
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(begin + PATIENCE_SECONDS):

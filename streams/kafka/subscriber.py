@@ -162,6 +162,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._proven = 0.0
         self._proof = asyncio.Event()
         self._fetcher: Fetcher | None = None  # until the first assignment
+        self._listens = 0.0  # when the client is asked next what is wrong
         self.out_of_range: dict[str, str] = {}
         self._subscriber = broker.subscriber(
             *(Topic(name, declare=False) for name in (*topics, *late_topics)),
@@ -422,9 +423,12 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         return committed, last, {tp: metadata for tp, (_, metadata) in known.items()}
 
     async def _next_batch(self, consumer: AIOKafkaConsumer) -> tuple[Record, ...]:
-        # Waits for the first assignment and while the group changes, and says what is wrong with the
-        # membership, which the client tells nobody else and does nothing about before.
-        await consumer.getmany(timeout_ms=0 if self._fetcher else POLL_SECONDS * 1000)
+        # What is wrong with the membership the client says here alone, and does nothing about it until it is
+        # heard. It also waits here for the first assignment.
+        now = time.monotonic()
+        if self._fetcher is None or now >= self._listens:
+            self._listens = now + POLL_SECONDS
+            await consumer.getmany(timeout_ms=0 if self._fetcher else POLL_SECONDS * 1000)
         return await self._fetcher.records(BATCH, POLL_SECONDS) if self._fetcher else ()
 
     async def _stop(self) -> None:

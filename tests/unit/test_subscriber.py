@@ -151,11 +151,11 @@ class Log:
 
     async def getmany(self, *, timeout_ms: float) -> dict[TopicPartition, list[Any]]:
         self.waited.append(timeout_ms)
-        if not self.batches:
-            raise ConsumerStoppedError
         return {}
 
     async def records(self, *_: Any) -> tuple[Any, ...]:
+        if not self.batches:
+            raise ConsumerStoppedError
         return self.batches.pop(0)
 
 
@@ -190,6 +190,19 @@ async def test_nothing_waits_for_records_but_the_client(reader: Reader) -> None:
     await subscriber._subscriber._run_consume_loop(log)
     assert taken == [([0, 1], 7)]
     assert set(log.waited) == {0}
+
+
+async def test_the_client_is_asked_now_and_then_what_is_wrong(
+    reader: Reader, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    subscriber, _ = reader
+    now = [100.0]
+    monkeypatch.setattr(subscriber_module, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    log = Log(subscriber)
+    log.batches = [()] * 3
+    for now[0] in (100.0, 100.1, 100.2):
+        await subscriber._next_batch(log)
+    assert log.waited == [0, 0]
 
 
 async def test_a_batch_is_not_looked_at_as_a_message_of_a_users_handler(
