@@ -9,25 +9,25 @@ from agents.core.budget import Budget
 __all__ = [
     "AgentRuntime",
     "EncodedHeaders",
+    "EncodedRecord",
     "Envelope",
     "Layout",
     "Record",
+    "RecordBatch",
+    "ResultWriter",
     "Turn",
-    "encode_records",
     "has_its_checksum",
     "moment",
     "next_traceparent",
     "read_event",
     "read_records",
+    "read_result",
     "read_usual_task",
     "record_digest",
     "run_id",
     "says_null",
-    "seal_records",
     "uuid_of",
-    "write_answer",
     "write_event",
-    "write_result",
 ]
 
 _T = TypeVar("_T")
@@ -153,6 +153,18 @@ class EncodedHeaders:
     def __iter__(self) -> Iterator[tuple[str, bytes]]: ...
 
 @final
+class EncodedRecord:
+    def __new__(cls, key: bytes | None, value: bytes | None, headers: _Headers) -> EncodedRecord: ...
+    @property
+    def key(self) -> bytes | None: ...
+    @property
+    def value(self) -> bytes | None: ...
+    @property
+    def headers(self) -> tuple[tuple[str, bytes], ...]: ...
+    @property
+    def value_size(self) -> int: ...
+
+@final
 class Layout:
     def __new__(cls, description: str) -> Layout: ...
     def encode(self, values: object) -> bytes | None: ...
@@ -188,6 +200,45 @@ class Record:
     @property
     def headers(self) -> tuple[tuple[str, bytes], ...]: ...
 
+@final
+class RecordBatch:
+    def __new__(
+        cls, records: Iterable[tuple[int, EncodedRecord]], limit: int, timestamp: int
+    ) -> RecordBatch: ...
+    @property
+    def count(self) -> int: ...
+    def sealed(self, producer_id: int, producer_epoch: int, base_sequence: int) -> bytes: ...
+
+@final
+class ResultWriter:
+    def __new__(
+        cls, start: bytes, common: EncodedHeaders, max_key_bytes: int, llm: str | None
+    ) -> ResultWriter: ...
+    def write(
+        self,
+        given: Envelope,
+        record: _Record,
+        joined: Sequence[tuple[Envelope, _Record]] | None,
+        run: str,
+        status: str,
+        output: bytes,
+        verdict: str | None,
+        error: bytes | None,
+        artifacts: bytes,
+        usage: bytes,
+        budget: Budget | None,
+        attempts: int,
+        started_at: int | None,
+        finished_at: int,
+        root_agent: str,
+        root_id: str,
+        root_input: bytes | None,
+        root_input_omitted: bool,
+        root_repository: bytes | None,
+        followers: tuple[str, ...],
+        back: bytes | None,
+    ) -> EncodedRecord: ...
+
 class _Record(Protocol):
     @property
     def key(self) -> bytes | None: ...
@@ -209,43 +260,6 @@ def read_usual_task(
 def write_event(
     common: EncodedHeaders, envelope: Envelope, time: int, causes: Sequence[tuple[str, str]]
 ) -> EncodedHeaders: ...
-def write_answer(
-    common: EncodedHeaders,
-    given: Envelope,
-    record: _Record,
-    run: str,
-    time: int,
-    joined: Sequence[tuple[Envelope, _Record]] | None,
-    status: str,
-    budget: Budget | None,
-    llm: str | None,
-) -> EncodedHeaders: ...
-def write_result(
-    start: bytes,
-    status: str,
-    output: bytes,
-    verdict: str | None,
-    error: bytes | None,
-    artifacts: bytes,
-    usage: bytes,
-    attempts: int,
-    started_at: int | None,
-    finished_at: int,
-    run: str,
-    root_agent: str,
-    root_id: str,
-    root_input: bytes | None,
-    root_input_omitted: bool,
-    root_repository: bytes | None,
-    followers: tuple[str, ...],
-    back: bytes | None,
-) -> bytes: ...
-def read_result(value: bytes, /) -> tuple[bytes, str, str, bytes, bool] | None: ...
+def read_result(value: bytes) -> tuple[bytes, str, str, bytes, bool] | None: ...
 def says_null(json: bytes) -> bool: ...
 def next_traceparent(current: str | None, run: str) -> str: ...
-def encode_records(
-    records: Iterable[tuple[int, bytes | None, bytes | None, _Headers]], limit: int
-) -> tuple[bytes, int]: ...
-def seal_records(
-    records: bytes, count: int, timestamp: int, producer_id: int, producer_epoch: int, base_sequence: int
-) -> bytes: ...

@@ -110,14 +110,15 @@ class Arena:
         """Publish the events, with every header a task of a workflow has."""
         from streams.envelope import TASK, Envelope, encode, task_id
         from streams.kafka.publisher import Outgoing, OwnPublisher, partition_for
+        from streams.kafka.record_batch import EncodedRecord
 
         value, until = json.dumps(PAYLOAD).encode(), datetime.now(UTC) + timedelta(hours=1)
         waiting: dict[int, list[Outgoing]] = {}
         for number in range(self.events):
             key, name = f"key-{number % self.keys}".encode(), task_id()
             envelope = Envelope(name, "/bench", TASK, name, workflow=WORKFLOW, round=name, deadline=until)
-            record = Outgoing(number, key, value, encode(envelope))
-            waiting.setdefault(partition_for(key, self.partitions), []).append(record)
+            record = EncodedRecord(key, value, encode(envelope))
+            waiting.setdefault(partition_for(key, self.partitions), []).append((number, record))
         left, done = self.events, asyncio.Event()
 
         def acknowledged(numbers: Sequence[int]) -> None:

@@ -13,7 +13,7 @@ from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from benchmarks.harness import PAYLOAD, WORKFLOW, Arena, Figures, Report, Spread, Way, in_turn, table
-from streams.envelope import JOURNAL, TASK, EncodedHeaders, Envelope, Headers, Record
+from streams.envelope import JOURNAL, RESULT, TASK, EncodedHeaders, Envelope, Headers, Record
 from streams.kafka.reader import Place, Reader
 from streams.restore import WINDOW
 
@@ -254,7 +254,7 @@ class History:
         task = Envelope(name, "/bench", TASK, name, workflow=WORKFLOW, round=name)
         run = envelopes.run_id(self._arena.name, AGENT, task.source, name)
         source, cause = f"/callboard/{self._arena.name}/{AGENT}", [(name, "0" * 64)]
-        answered = self._put("tasks", partition, name, PAYLOAD, envelopes.encode(task))
+        self._put("tasks", partition, name, PAYLOAD, envelopes.encode(task))
         step: dict[str, Any] = {
             "run": run,
             "agent": AGENT,
@@ -272,18 +272,24 @@ class History:
             )
             written = {"state": state, "at": envelopes.now(), "instance": "bench"}
             self._put("journal", partition, run, step | more | written, headers)
-        common = envelopes.common(envelopes.RESULT, source)
-        headers = envelopes.answer(
-            common, task, answered, run, envelopes.milliseconds(), None, "completed", None, None
+        result = Envelope(
+            envelopes.result_id(run),
+            source,
+            RESULT,
+            name,
+            workflow=WORKFLOW,
+            round=name,
+            status="completed",
+            traceparent=envelopes.next_traceparent(None, run),
         )
+        headers = envelopes.encode(result, causes=cause)
         value = {"agent": AGENT, "status": "completed", "output": "done", "run": run}
         self._put("results", partition, name, value, headers)
         self._ends[partition] += 1
 
-    def _put(self, kind: str, partition: int, key: str, value: Any, headers: EncodedHeaders) -> Put:
+    def _put(self, kind: str, partition: int, key: str, value: Any, headers: EncodedHeaders) -> None:
         record = Put(key.encode(), json.dumps(value).encode(), list(headers))
         self._waiting.setdefault((self._kinds[kind], partition), []).append(record)
-        return record
 
     async def _send(self, producer: Any, at: int) -> None:
         waiting, self._waiting = self._waiting, {}

@@ -15,8 +15,10 @@ from agents.core.workflow import Back
 from streams import envelope as envelopes
 from streams import rounds
 from streams.dead_letters import Letter
-from streams.envelope import EncodedHeaders, Record
+from streams.envelope import Record
+from streams.kafka.record_batch import EncodedRecord
 from streams.payloads import BackPayload, ResultPayload, ResultWriter, RootValue, root_of, told_root
+from streams.router import MAX_KEY_BYTES
 from streams.topics import MAX_RECORD_BYTES
 from streams.work import NO_SUCCESS, Work, failed, parse, parse_result, parse_task
 
@@ -45,8 +47,7 @@ class Given:
 class Outcome:
     """A result, encoded; published as it is however often that takes."""
 
-    value: bytes
-    headers: EncodedHeaders
+    record: EncodedRecord
     status: AgentStatus
     error: ErrorDetail | None
     letters: Sequence[Letter] = ()  # published before the result
@@ -63,9 +64,13 @@ class Answers:
 
     def __init__(self, *, app: str, agent: Agent, evidence_only: bool) -> None:
         self._name = agent.name
-        self._value = ResultWriter(agent.name, agent.config.version)
-        self._common = envelopes.common(envelopes.RESULT, f"/callboard/{app}/{agent.name}")
-        self._evidence_only = evidence_only
+        self._writer = ResultWriter(
+            agent.name,
+            agent.config.version,
+            source=f"/callboard/{app}/{agent.name}",
+            max_key_bytes=MAX_KEY_BYTES,
+            llm="off" if evidence_only else None,
+        )
 
     def given(self, work: Work) -> Given:
         """Decode what a run was given.
@@ -130,8 +135,8 @@ class Answers:
         except ValueError as problem:
             failure = InvalidOutputError(f"the output of {self._name} cannot be written as JSON: {problem}")
             outcome = self._failure(work, given, failure)
-        if len(outcome.value) > MAX_RECORD_BYTES:
-            return self.too_large(work, given, len(outcome.value))
+        if (size := outcome.record.value_size) > MAX_RECORD_BYTES:
+            return self.too_large(work, given, size)
         return outcome
 
     def too_large(self, work: Work, given: Given | None, size: int) -> Outcome:
@@ -159,8 +164,7 @@ class Answers:
         error: ErrorDetail | None,
         way: Back | None,
     ) -> Outcome:
-        event, parts, workflow, run = work.envelope, work.parts, work.workflow, work.run
-        now = envelopes.milliseconds()
+        event, parts, workflow = work.envelope, work.parts, work.workflow
         root = self._root(work, given)
         back: BackPayload | None = None
         followers: tuple[str, ...] = ()
@@ -170,34 +174,27 @@ class Answers:
             followers = (way.to,)
         elif workflow is not None:
             followers = workflow.followers.get(self._name, ())
-        value = self._value.write(
+        budget = event.budget
+        record = self._writer.write(
+            event,
+            work.record,
+            [(part.envelope, part.record) for part in parts.values()] if parts else None,
+            work.run,
             status,
             output,
             verdict,
             error,
             given.artifacts if given is not None else NO_ARTIFACTS,
             work.used,
+            None if budget is None else budget.minus(work.spent),
             work.attempts,
             work.begun,
-            now,
-            run,
+            envelopes.milliseconds(),
             root,
             followers,
             back,
         )
-        budget = event.budget
-        headers = envelopes.answer(
-            self._common,
-            event,
-            work.record,
-            run,
-            now,
-            [(part.envelope, part.record) for part in parts.values()] if parts else None,
-            status._value_,
-            None if budget is None else budget.minus(work.spent),
-            "off" if self._evidence_only else event.llm,
-        )
-        return Outcome(value, headers, status, error)
+        return Outcome(record, status, error)
 
     def _way_back(self, work: Work, status: AgentStatus, verdict: str) -> Back | None:
         if work.workflow is None or status is not AgentStatus.COMPLETED:

@@ -12,6 +12,7 @@ from agents.core.errors import InvalidInputError
 from streams import envelope as envelopes
 from streams.envelope import Headers, Record
 from streams.kafka.publisher import Outgoing
+from streams.kafka.record_batch import EncodedRecord
 from streams.topics import MAX_RECORD_BYTES
 from streams.work import Kind
 
@@ -131,11 +132,13 @@ def write(
 
 def shorten(letter: Outgoing) -> Outgoing:
     """Give a letter that Kafka refuses without its value, and the second time without the other's headers."""
-    if letter.value is not None:
-        size = (OMITTED, str(len(letter.value)).encode())
-        headers = [*(header for header in letter.headers if header[0] != OMITTED), size]
-        return letter._replace(value=None, headers=headers)
-    return letter._replace(key=None, headers=[header for header in letter.headers if header[0] in ADDED])
+    number, record = letter
+    if record.value is not None:
+        size = (OMITTED, str(record.value_size).encode())
+        headers = [*(header for header in record.headers if header[0] != OMITTED), size]
+        return number, EncodedRecord(record.key, None, headers)
+    headers = [header for header in record.headers if header[0] in ADDED]
+    return number, EncodedRecord(None, None, headers)
 
 
 def letter_id(run: str, number: int) -> str:

@@ -237,11 +237,6 @@ def encode(envelope: Envelope, *, causes: Sequence[tuple[str, str]] = ()) -> Enc
     return _rust.write_event(common(envelope.type, envelope.source), envelope, milliseconds(), causes)
 
 
-# Makes the headers of a run's result, as `encode` does of an envelope, with none made: there is one result
-# for every event. Its own docstring says what of; `common` gives those that all results of one source have.
-answer = _rust.write_answer
-
-
 @lru_cache(1_000)
 def common(kind: str, source: str) -> EncodedHeaders:
     """Give the headers that all events of one type from one source have."""

@@ -17,7 +17,8 @@ from agents import metrics
 from streams.envelope import Record, record_digest
 from streams.join_records import Key, Reference
 from streams.join_table import Change, Firing, JoinTable
-from streams.kafka.publisher import RETRY_PAUSE, Outgoing
+from streams.kafka.publisher import RETRY_PAUSE
+from streams.kafka.record_batch import EncodedRecord
 from streams.outboxes import Outboxes
 from streams.work import Part, failed
 
@@ -143,7 +144,7 @@ class JoinParts:
             sent = next(self._numbers)
             last = position == len(changes)
             self._written[sent] = change.partition, change.firing, number if last else None
-            self.outboxes.put(change.partition, [Outgoing(sent, change.key, change.value, [])])
+            self.outboxes.put(change.partition, [(sent, EncodedRecord(change.key, change.value, []))])
 
     def _acknowledged(self, numbers: Sequence[int]) -> None:
         done: list[int] = []

@@ -18,6 +18,7 @@ from agents.core.step import Recorded, StepKey
 from streams import envelope as envelopes
 from streams.envelope import JOURNAL, Envelope, Record, place
 from streams.kafka.publisher import Outgoing
+from streams.kafka.record_batch import EncodedRecord
 from streams.outboxes import Outboxes
 from streams.work import RunHistory, Work
 
@@ -147,7 +148,8 @@ class JournalWriter:
         number, self._next = self._next, self._next + 1
         written = self._waiting[number] = asyncio.get_running_loop().create_future()
         try:
-            self.outboxes.put(work.record.partition, [Outgoing(number, work.run.encode(), value, headers)])
+            record = EncodedRecord(work.run.encode(), value, headers)
+            self.outboxes.put(work.record.partition, [(number, record)])
             await written
         finally:
             self._waiting.pop(number, None)
@@ -158,12 +160,13 @@ class JournalWriter:
             if written is not None and not written.done():
                 written.set_result(None)
 
-    def _too_large(self, record: Outgoing) -> None:
-        written = self._waiting.get(record.number)
+    def _too_large(self, refused: Outgoing) -> None:
+        number, record = refused
+        written = self._waiting.get(number)
         if written is not None and not written.done():
             written.set_exception(
                 InvalidOutputError(
-                    f"Kafka takes no journal record of {len(record.value or b'')} bytes; keep the bulk as an"
+                    f"Kafka takes no journal record of {record.value_size} bytes; keep the bulk as an"
                     " Artifact, or raise max.message.bytes of the journal's topic"
                 )
             )

@@ -1,7 +1,7 @@
 """The JSON values of task and result events; the schemas in `schemas/` are made from these types."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Annotated, Any, NamedTuple
 
@@ -11,7 +11,10 @@ from pydantic_core import from_json
 
 from agents import _rust
 from agents.core.base import AgentStatus, ErrorDetail
+from agents.core.budget import Budget
 from agents.core.task import ArtifactReference, RepositoryReference, Root, Usage
+from streams import envelope as envelopes
+from streams.envelope import Envelope, Record
 
 Names = tuple[Annotated[str, Field(min_length=1)], ...]
 NO_USAGE = orjson.dumps(Usage())
@@ -142,59 +145,75 @@ def root_of(told: RootValue) -> Root:
 
 
 class ResultWriter:
-    """Writes the results of one agent: the JSON of `ResultPayload`, without making one.
+    """Writes the results of one agent: the JSON of `ResultPayload`, without making one, and headers and key.
 
     Values that may be anything are written by orjson, each by itself; Rust puts them and the texts together.
 
     Args:
         agent: Its name.
         version: Its version.
+        source: As in `Envelope`.
+        max_key_bytes: A longer key is left out, since there would be no room for the result.
+        llm: As in `Envelope`; none: as what is answered has it.
     """
 
-    def __init__(self, agent: str, version: str) -> None:
-        self._start = orjson.dumps({"agent": agent, "agent_version": version})[:-1]
+    def __init__(
+        self, agent: str, version: str, *, source: str, max_key_bytes: int, llm: str | None = None
+    ) -> None:
+        start = orjson.dumps({"agent": agent, "agent_version": version})[:-1]
+        writer = _rust.ResultWriter(start, envelopes.common(envelopes.RESULT, source), max_key_bytes, llm)
+        self._write = writer.write
 
-    def write(  # noqa: PLR0913, PLR0917 (a result's fields; keywords take their time)
+    def write(  # noqa: PLR0913, PLR0917 (what a result says; keywords take their time)
         self,
+        given: Envelope,
+        record: Record,
+        joined: Sequence[tuple[Envelope, Record]] | None,
+        run: str,
         status: AgentStatus,
         output: Any,
         verdict: str | None,
         error: ErrorDetail | None,
         artifacts: Mapping[str, ArtifactReference],
         usage: Usage | None,
+        budget: Budget | None,
         attempts: int,
         started_at: int | None,
         finished_at: int,
-        run: str,
         root: RootValue,
         followers: tuple[str, ...],
         back: BackPayload | None = None,
-    ) -> bytes:
+    ) -> _rust.EncodedRecord:
         """Write one: what the agent said, and what it was given or took.
+
+        It answers `given`, whose record is `record`, or all of `joined`; `budget` is what is left of it.
 
         Raises:
             ValueError: If the output, or what is said about it, holds what JSON has no words for.
         """
         root_agent, root_id, root_input, root_input_omitted, root_repository = root
-        given = root_input if isinstance(root_input, bytes) else _input(root_input)
+        written = root_input if isinstance(root_input, bytes) else _input(root_input)
         try:
-            return _rust.write_result(
-                self._start,
+            return self._write(
+                given,
+                record,
+                joined,
+                run,
                 status._value_,
                 # An agent that hands its input on gives the very object it was given.
-                _output(output, given if output is root_input else None),
+                _output(output, written if output is root_input else None),
                 verdict,
                 None if error is None else orjson.dumps(error, _plain),
                 orjson.dumps([*artifacts.values()], _plain) if artifacts else NO_ARTIFACTS,
                 orjson.dumps(usage) if usage is not None and usage.calls else NO_USAGE,
+                budget,
                 attempts,
                 started_at,
                 finished_at,
-                run,
                 root_agent,
                 root_id,
-                given,
-                root_input_omitted or given is None,
+                written,
+                root_input_omitted or written is None,
                 None if root_repository is None else orjson.dumps(root_repository, _plain),
                 followers,
                 None if back is None else orjson.dumps(back, _plain),

@@ -47,10 +47,11 @@ from streams.join_parts import JoinLog, JoinParts
 from streams.join_runs import JoinRuns
 from streams.journal import JournalWriter
 from streams.kafka.publisher import Outgoing, Publisher
+from streams.kafka.record_batch import EncodedRecord
 from streams.kafka.subscriber import LAST_COMMIT_SECONDS, Membership, Position
 from streams.outboxes import Outboxes
 from streams.restore import WINDOW, Past, Restore
-from streams.router import MAX_KEY_BYTES, Router
+from streams.router import Router
 from streams.topics import Topics
 from streams.work import Part, Work
 
@@ -485,9 +486,7 @@ class AgentWorker:
             record = work.record
             if work.parts is not None:
                 self._join_runs.publish(number, work)
-            outgoing.setdefault(record.partition, []).append(
-                Outgoing(number, _key_of(record), outcome.value, outcome.headers)
-            )
+            outgoing.setdefault(record.partition, []).append((number, outcome.record))
         for partition, records in outgoing.items():
             self._results.put(partition, records)
 
@@ -507,7 +506,8 @@ class AgentWorker:
         metrics.counter("dead_letters", self.agent.name).inc(len(numbers))
         letters = zip(numbers, outcome.letters, strict=True)
         self._dead_letters.put(
-            work.record.partition, [Outgoing(letter_number, *letter) for letter_number, letter in letters]
+            work.record.partition,
+            [(letter_number, EncodedRecord(*letter)) for letter_number, letter in letters],
         )
 
     def _on_buried(self, numbers: Sequence[int]) -> None:
@@ -683,11 +683,11 @@ class AgentWorker:
 
     def _result_too_large(self, refused: Outgoing) -> Outgoing | None:
         """Say in place of a result that Kafka does not take it: the topic's limit is lower than ours."""
-        work = self.runtime.work_of(refused.number)
+        number, record = refused
+        work = self.runtime.work_of(number)
         if not isinstance(work, Work):
             return None  # lost meanwhile
-        outcome = self._answers.too_large(work, None, len(refused.value or b""))
-        return refused._replace(value=outcome.value, headers=outcome.headers)
+        return number, self._answers.too_large(work, None, record.value_size).record
 
     def _publish_failed(self, reason: str) -> None:
         metrics.counter("publish_retries", self.agent.name).inc()
@@ -724,11 +724,6 @@ def _without_running(work: Work) -> AgentResult[Any] | None:
     if work.kind == "timed_out":
         return AgentResult.failed(JoinTimeoutError(why_timed_out(work)))
     return None
-
-
-def _key_of(record: Record) -> bytes | None:
-    """Give the key of a record's result: the same, unless it would leave no room for the result."""
-    return record.key if record.key is None or len(record.key) <= MAX_KEY_BYTES else None
 
 
 def _known_type(name: str) -> str:

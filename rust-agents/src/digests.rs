@@ -5,10 +5,10 @@
 
 use sha2::{Digest, Sha256};
 
-use crate::headers::Header;
-
 /// The length no part has: what is absent.
 const ABSENT: u32 = u32::MAX;
+/// What the headers of an event take, their names included.
+const USUAL_BYTES: usize = 768;
 
 /// A SHA-256.
 pub(crate) type Hash = [u8; 32];
@@ -17,21 +17,26 @@ pub(crate) type Hash = [u8; 32];
 pub(crate) fn record_digest(
     key: Option<&[u8]>,
     value: Option<&[u8]>,
-    headers: &[Header<'_>],
+    headers: &[(&[u8], Option<&[u8]>)],
 ) -> Option<Hash> {
-    let parts = || [key, value].into_iter().chain(headers.iter().map(|(_, value)| *value));
-    let names = || headers.iter().map(|(name, _)| name.as_bytes());
-    let bytes = parts().flatten().chain(names()).map(<[u8]>::len).sum::<usize>();
-    let mut exact = Vec::with_capacity(bytes + 8 * headers.len() + 32);
+    let names = || headers.iter().map(|(name, _)| *name);
+    let values = || headers.iter().map(|(_, value)| *value);
+    let mut exact = Vec::with_capacity(USUAL_BYTES);
     exact.extend_from_slice(b"callboard-record-v1");
-    for part in parts() {
+    for part in [key, value].into_iter().chain(values()) {
         exact.extend_from_slice(&part.map_or(Some(ABSENT), size)?.to_be_bytes());
     }
     for name in names() {
         exact.extend_from_slice(&size(name)?.to_be_bytes());
     }
-    parts().flatten().chain(names()).for_each(|part| exact.extend_from_slice(part));
-    Some(Sha256::digest(&exact).into())
+    exact.extend_from_slice(key.unwrap_or_default());
+    let mut hash = Sha256::new_with_prefix(&exact);
+    // The value, which may be large, is not copied; the many small parts are, since hashing each takes more.
+    hash.update(value.unwrap_or_default());
+    exact.clear();
+    values().flatten().chain(names()).for_each(|part| exact.extend_from_slice(part));
+    hash.update(&exact);
+    Some(hash.finalize().into())
 }
 
 /// Names a run: what it is of, which the caller has prefixed, and what it answers.

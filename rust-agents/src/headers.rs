@@ -209,10 +209,12 @@ impl Encoded {
 
     /// Gives them one by one.
     pub(crate) fn iter(&self) -> impl Iterator<Item = Header<'_>> {
+        self.raw().map_while(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)))
+    }
+
+    /// Gives them one by one, for those whom it is nothing that names are texts.
+    pub(crate) fn raw(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
         let mut rest = self.bytes();
-        std::iter::from_fn(move || {
-            let name = std::str::from_utf8(take_part(&mut rest).ok()??).ok()?;
-            Some((name, take_part(&mut rest).ok()?))
-        })
+        std::iter::from_fn(move || Some((take_part(&mut rest).ok()??, take_part(&mut rest).ok()?)))
     }
 }

@@ -26,21 +26,20 @@ mod records;
 mod results;
 mod texts;
 
-use records::parts_of_record;
+use records::digest_of;
 
 #[pymodule]
 mod _rust {
     #[pymodule_export]
     use super::envelope::{
-        EncodedHeaders, Envelope, next_traceparent, read_event, read_usual_task, write_answer,
-        write_event,
+        EncodedHeaders, Envelope, next_traceparent, read_event, read_usual_task, write_event,
     };
     #[pymodule_export]
     use super::protocol::Layout;
     #[pymodule_export]
-    use super::records::{Record, encode_records, has_its_checksum, read_records, seal_records};
+    use super::records::{EncodedRecord, Record, RecordBatch, has_its_checksum, read_records};
     #[pymodule_export]
-    use super::results::{read_result, says_null, write_result};
+    use super::results::{ResultWriter, read_result, says_null};
     #[pymodule_export]
     use super::{AgentRuntime, Turn, moment, record_digest, run_id, uuid_of};
 }
@@ -55,7 +54,7 @@ mod _rust {
 ///     ValueError: A part has four gigabytes or more.
 #[pyfunction]
 fn record_digest(record: &Bound<'_, PyAny>) -> PyResult<String> {
-    parts_of_record(record, |it| Ok(digests::hexadecimal(&it.digest()?)))
+    Ok(digests::hexadecimal(&digest_of(record)?))
 }
 
 /// Name a run: `streams.envelope.run_id` says how.

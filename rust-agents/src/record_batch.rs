@@ -5,6 +5,8 @@
 //!
 //! Not part of the machine, which sees no payload and depends on `std` alone: only Python has this.
 
+use std::io::{self, Write};
+
 use crc32c::{crc32c, crc32c_append};
 
 use crate::headers::Encoded;
@@ -13,7 +15,7 @@ use crate::wire::{
 };
 
 /// What stands before the records of a batch.
-pub(crate) const HEAD: usize = 61;
+const HEAD: usize = 61;
 /// Where the part begins that a batch's length counts, and the one that its checksum is of.
 const AFTER_LENGTH: usize = 12;
 const AFTER_CHECKSUM: usize = 21;
@@ -23,6 +25,8 @@ const FORMAT: i8 = 2;
 /// Uncompressed, of no transaction, with its producer's times, which the topic may replace.
 const ATTRIBUTES: i16 = 0;
 const UNKNOWN_LEADER_EPOCH: i32 = -1;
+/// Of a record: there are no attributes, and its time is the batch's.
+const ATTRIBUTES_AND_TIME: [u8; 2] = [0, 0];
 /// In the attributes: how it is compressed, and that the topic replaced its producer's times.
 const COMPRESSION: i16 = 0b0111;
 const APPEND_TIME: i16 = 0b1000;
@@ -35,72 +39,118 @@ pub(crate) struct Producer {
     pub(crate) base_sequence: i32,
 }
 
-/// Encoded records, as they stand in a batch.
+/// A record as it stands in a batch, but for what its place there says.
 #[derive(Debug)]
-pub(crate) struct Records {
-    encoded: Vec<u8>,
-    count: i32,
+pub(crate) struct Body {
+    bytes: Vec<u8>,
+    value_size: Option<usize>,
+}
+
+impl Body {
+    /// Encodes a record. None: it is larger than a length can say.
+    pub(crate) fn new(key: Option<&[u8]>, value: Option<&[u8]>, headers: &Encoded) -> Option<Self> {
+        let parts = size_of_part(key) + size_of_part(value);
+        let size = parts + size_of_number(headers.count()) + headers.bytes().len();
+        i32::try_from(size).ok()?;
+        let mut bytes = Vec::with_capacity(size);
+        push_part(key, &mut bytes);
+        push_part(value, &mut bytes);
+        push_number(headers.count(), &mut bytes);
+        bytes.extend_from_slice(headers.bytes());
+        Some(Self { bytes, value_size: value.map(<[u8]>::len) })
+    }
+
+    /// Reads back what it was made of.
+    pub(crate) fn parts(&self) -> Result<Parts<'_>, Ended> {
+        Parts::take(&mut self.bytes.as_slice())
+    }
+
+    /// How many bytes its value has, if there is one.
+    pub(crate) const fn value_size(&self) -> Option<usize> {
+        self.value_size
+    }
+
+    /// How many bytes follow its length, at a place in a batch.
+    fn size_at(&self, offset: usize) -> usize {
+        ATTRIBUTES_AND_TIME.len() + size_of_number(offset) + self.bytes.len()
+    }
+}
+
+/// What a record says, wherever it is.
+#[derive(Debug)]
+pub(crate) struct Parts<'a> {
+    pub(crate) key: Option<&'a [u8]>,
+    pub(crate) value: Option<&'a [u8]>,
+    pub(crate) headers: Encoded,
+}
+
+impl<'a> Parts<'a> {
+    fn take(from: &mut &'a [u8]) -> Result<Self, Ended> {
+        let (key, value) = (take_part(from)?, take_part(from)?);
+        let count = usize::try_from(take_number(from)?).map_err(|_| Ended)?;
+        Ok(Self { key, value, headers: Encoded::take(from, count)? })
+    }
+}
+
+/// How much of a batch is taken.
+#[derive(Debug)]
+pub(crate) struct Room {
+    size: usize,
+    count: usize,
     limit: usize,
 }
 
-impl Records {
-    /// Makes room for records of a batch that stays below so many bytes.
-    pub(crate) fn new(limit: usize) -> Self {
-        Self { encoded: Vec::new(), count: 0, limit }
+impl Room {
+    /// Has room for a batch that stays below so many bytes.
+    pub(crate) const fn below(limit: usize) -> Self {
+        Self { size: HEAD, count: 0, limit }
     }
 
-    /// Takes one more record, all with the same time; tells whether there was room, which the first
-    /// always has. None: the batch is larger than a length can say.
-    pub(crate) fn push(
-        &mut self,
-        key: Option<&[u8]>,
-        value: Option<&[u8]>,
-        headers: &Encoded,
-    ) -> Option<bool> {
-        let offset = usize::try_from(self.count).ok()?;
-        // Before the key: attributes and the difference of times, which are none.
-        let body = 2
-            + size_of_number(offset)
-            + size_of_part(key)
-            + size_of_part(value)
-            + size_of_number(headers.count())
-            + headers.bytes().len();
-        let size = HEAD + self.encoded.len() + size_of_number(body) + body;
+    /// Takes one more record; tells whether there was room, which the first always has. None: the batch is
+    /// larger than a length can say.
+    pub(crate) fn take(&mut self, record: &Body) -> Option<bool> {
+        let body = record.size_at(self.count);
+        let size = self.size + size_of_number(body) + body;
         if size >= self.limit && self.count > 0 {
             return Some(false);
         }
         i32::try_from(size).ok()?;
-        self.encoded.reserve(size_of_number(body) + body);
-        push_number(body, &mut self.encoded);
-        self.encoded.extend_from_slice(&[0, 0]);
-        push_number(offset, &mut self.encoded);
-        push_part(key, &mut self.encoded);
-        push_part(value, &mut self.encoded);
-        push_number(headers.count(), &mut self.encoded);
-        self.encoded.extend_from_slice(headers.bytes());
+        self.size = size;
         self.count += 1;
         Some(true)
     }
 
-    /// The records.
-    pub(crate) fn bytes(&self) -> &[u8] {
-        &self.encoded
-    }
-
-    /// How many they are.
-    pub(crate) const fn count(&self) -> i32 {
-        self.count
+    /// How many bytes the batch has.
+    pub(crate) const fn size(&self) -> usize {
+        self.size
     }
 }
 
-/// Writes what stands before the records of a batch. None: it is larger than a length can say.
-pub(crate) fn head(
-    records: &[u8],
-    count: i32,
+/// Writes a batch where there is exactly as much room as it takes.
+pub(crate) fn write<'a>(
+    records: impl ExactSizeIterator<Item = &'a Body>,
     timestamp: i64,
     producer: Producer,
-) -> Option<Vec<u8>> {
-    let length = i32::try_from(HEAD - AFTER_LENGTH + records.len()).ok()?;
+    batch: &mut [u8],
+) -> io::Result<()> {
+    let count = i32::try_from(records.len()).map_err(io::Error::other)?;
+    let (mut head, written) = batch.split_at_mut_checked(HEAD).ok_or(io::ErrorKind::WriteZero)?;
+    let mut left = &mut *written;
+    let mut place = Vec::with_capacity(16);
+    for (offset, record) in records.enumerate() {
+        place.clear();
+        push_number(record.size_at(offset), &mut place);
+        place.extend_from_slice(&ATTRIBUTES_AND_TIME);
+        push_number(offset, &mut place);
+        left.write_all(&place)?;
+        left.write_all(&record.bytes)?;
+    }
+    head.write_all(&head_of(written, count, timestamp, producer)?)
+}
+
+/// Makes what stands before the records of a batch.
+fn head_of(records: &[u8], count: i32, timestamp: i64, producer: Producer) -> io::Result<Vec<u8>> {
+    let length = i32::try_from(HEAD - AFTER_LENGTH + records.len()).map_err(io::Error::other)?;
     let mut checked = Vec::with_capacity(HEAD - AFTER_CHECKSUM);
     checked.extend_from_slice(&ATTRIBUTES.to_be_bytes());
     checked.extend_from_slice(&count.saturating_sub(1).to_be_bytes()); // the last one's offset
@@ -118,7 +168,7 @@ pub(crate) fn head(
     head.extend_from_slice(&FORMAT.to_be_bytes());
     head.extend_from_slice(&checksum.to_be_bytes());
     head.extend_from_slice(&checked);
-    Some(head)
+    Ok(head)
 }
 
 /// Tells whether a batch is what its checksum says.
@@ -145,9 +195,7 @@ pub(crate) struct Read<'a> {
     pub(crate) timestamp: i64,
     /// Whether it is the topic's time, and not the producer's.
     pub(crate) append_time: bool,
-    pub(crate) key: Option<&'a [u8]>,
-    pub(crate) value: Option<&'a [u8]>,
-    pub(crate) headers: Encoded,
+    pub(crate) parts: Parts<'a>,
 }
 
 impl<'a> Batch<'a> {
@@ -178,9 +226,7 @@ impl<'a> Batch<'a> {
         let _attributes = take_number(&mut record)?; // a byte; there are none so far
         let later = take_number(&mut record)?;
         let after = take_number(&mut record)?;
-        let (key, value) = (take_part(&mut record)?, take_part(&mut record)?);
-        let count = usize::try_from(take_number(&mut record)?).map_err(|_| Ended)?;
-        let headers = Encoded::take(&mut record, count)?;
+        let parts = Parts::take(&mut record)?;
         if !record.is_empty() {
             return Err(Ended);
         }
@@ -188,9 +234,7 @@ impl<'a> Batch<'a> {
             offset: self.first_offset.wrapping_add(after),
             timestamp: self.append_time.unwrap_or(self.first_timestamp.wrapping_add(later)),
             append_time: self.append_time.is_some(),
-            key,
-            value,
-            headers,
+            parts,
         }))
     }
 }

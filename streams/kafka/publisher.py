@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Sequence
 from contextvars import Context
 from itertools import islice
 from types import TracebackType
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import structlog
 from aiokafka import AIOKafkaProducer
@@ -19,7 +19,7 @@ from streams.kafka.admin import unreachable
 from streams.kafka.connection import Connection
 from streams.kafka.private_access import Sendable
 from streams.kafka.reader import CLOCK_SKEW_MS, Reader
-from streams.kafka.record_batch import RecordBatch
+from streams.kafka.record_batch import EncodedRecord, RecordBatch
 from streams.topics import MAX_LETTER_BYTES, MAX_RECORD_BYTES
 
 log = structlog.stdlib.get_logger()
@@ -149,15 +149,8 @@ class Publisher:
         return int(metadata.offset)
 
 
-class Outgoing(NamedTuple):
-    """One record on its way."""
-
-    number: int
-    key: bytes | None
-    value: bytes | None
-    headers: Headers | EncodedHeaders
-
-
+# One record on its way, under a number of whoever sends it.
+Outgoing = tuple[int, EncodedRecord]
 TooLarge = Callable[[Outgoing], Outgoing | None]
 
 
@@ -246,7 +239,8 @@ class Outbox:
         gives the batch up, and a repetition by us would be another one. A batch is in the log whole or not.
         """
         while self._waiting:
-            wanted = next((value for name, value in self._waiting[0].headers if name == "ce_id"), None)
+            _, first = self._waiting[0]
+            wanted = next((value for name, value in first.headers if name == "ce_id"), None)
             if wanted is None:
                 return False
             try:
@@ -271,7 +265,7 @@ class Outbox:
     def _fill(self, now: int) -> tuple[Sendable, list[int]]:
         records = islice(self._waiting, 1) if self._one_by_one else self._waiting
         batch = RecordBatch(records, limit=MAX_BATCH_BYTES, timestamp=now)
-        return Sendable(batch), [record.number for record in islice(self._waiting, batch.count)]
+        return Sendable(batch), [number for number, _ in islice(self._waiting, batch.count)]
 
 
 class OwnPublisher(Publisher):

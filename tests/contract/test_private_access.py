@@ -35,7 +35,7 @@ from streams.kafka.private_access import (
     make_dynamic,
     watch_heartbeats,
 )
-from streams.kafka.record_batch import RecordBatch
+from streams.kafka.record_batch import EncodedRecord, RecordBatch
 
 ROOT = Path(private_access.__file__).parents[2]
 
@@ -201,7 +201,8 @@ async def test_leaders_are_learned_at_once(
 
 
 def sendable() -> Sendable:
-    return Sendable(RecordBatch([(0, b"k", b"v", []), (1, b"k", b"v", [])], limit=1_000, timestamp=1))
+    record = EncodedRecord(b"k", b"v", [])
+    return Sendable(RecordBatch([(0, record), (1, record)], limit=1_000, timestamp=1))
 
 
 def test_the_client_asks_nothing_of_a_batch_that_ours_has_not() -> None:

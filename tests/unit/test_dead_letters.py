@@ -1,7 +1,7 @@
 """What a dead letter keeps, and that all of it is found again."""
 
 from streams.dead_letters import ADDED, MAX_MESSAGE_BYTES, Failure, read, shorten, write
-from streams.kafka.publisher import Outgoing
+from streams.kafka.record_batch import EncodedRecord
 from streams.topics import MAX_RECORD_BYTES
 from tests.unit.worker_world import FakeRecord
 
@@ -65,10 +65,10 @@ def test_a_value_no_topic_takes_stays_where_it_is() -> None:
 
 def test_a_letter_kafka_refuses_says_less_each_time() -> None:
     (record,) = written(event(("big", b"b"), ("dlt-exception-stacktrace", b"big, and not ours")))
-    once = shorten(Outgoing(1, record.key, record.value, list(record.headers)))
-    assert (once.value, once.key) == (None, b"key")
-    twice = shorten(once)
-    assert (twice.key, {name for name, _ in twice.headers}) == (None, set(ADDED))
+    number, once = shorten((1, EncodedRecord(record.key, record.value, record.headers)))
+    assert (number, once.value, once.key) == (1, None, b"key")
+    number, twice = shorten((number, once))
+    assert (number, twice.key, {name for name, _ in twice.headers}) == (1, None, set(ADDED))
     letter = read(FakeRecord("dead.reader", 0, None, tuple(twice.headers)))
     assert letter is not None
     assert (letter.headers, letter.omitted_bytes, letter.failure) == ([], 2, FAILURE)

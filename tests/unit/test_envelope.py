@@ -14,6 +14,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from agents import _rust
+from agents.core.base import AgentStatus
 from agents.core.budget import Budget
 from agents.core.errors import InvalidInputError
 from streams import envelope as envelopes
@@ -22,9 +23,9 @@ from streams.envelope import (
     RESULT,
     SCHEMAS,
     TASK,
-    EncodedHeaders,
     Envelope,
     EnvelopeError,
+    Headers,
     _careful,
     decode,
     encode,
@@ -36,6 +37,7 @@ from streams.envelope import (
     task_id,
     task_time,
 )
+from streams.payloads import ResultWriter
 from tests.unit.worker_world import FakeRecord
 
 WHOLE = {"ce_specversion": b"1.0", "ce_id": b"i", "ce_source": b"/s", "ce_type": TASK.encode()}
@@ -44,6 +46,7 @@ FIELDS = (
     *("hops", "llm", "traceparent", "tracestate", "rounds", "budget"),
 )
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+NOW = 1_769_860_800_123
 TRACE = f"00-{'a' * 32}-{'b' * 16}-01"
 
 
@@ -62,10 +65,29 @@ def answer(
     joined: Sequence[tuple[Envelope, FakeRecord]] | None = None,
     budget: Budget | None = None,
     llm: str | None = None,
-) -> EncodedHeaders:
-    here = envelopes.common(RESULT, "/here")
-    now = envelopes.milliseconds()
-    return envelopes.answer(here, given, read, RUN, now, joined, "completed", budget, llm)
+) -> Headers:
+    writer = ResultWriter("reader", "1", source="/here", max_key_bytes=10, llm=llm)
+    root = ("reader", "i", None, False, None)
+    return list(
+        writer.write(
+            given,
+            read,
+            joined,
+            RUN,
+            AgentStatus.COMPLETED,
+            output=None,
+            verdict=None,
+            error=None,
+            artifacts={},
+            usage=None,
+            budget=budget,
+            attempts=1,
+            started_at=None,
+            finished_at=NOW,
+            root=root,
+            followers=(),
+        ).headers
+    )
 
 
 def check_refused(it: FakeRecord, says: str) -> None:
@@ -712,7 +734,7 @@ def test_an_answer_is_the_envelope_it_would_have(
         status="completed",
         hops=None if it.hops is None else max(0, it.hops - 1),
         budget=left,
-        llm=llm,
+        llm=it.llm if llm is None else llm,
         traceparent=next_traceparent(it.traceparent, RUN),
     )
     given = [(Envelope(identity, "/s", TASK, "w"), record) for identity, record in answered]

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from streams.kafka.fetched import Fetched, Record, Unread
-from streams.kafka.record_batch import RecordBatch
+from streams.kafka.record_batch import EncodedRecord, RecordBatch
 
 NONE, GZIP = 0, 1
 APPEND_TIME = 8
@@ -167,7 +167,8 @@ def test_records_of_old_formats_are_read_as_well(magic: int) -> None:
 
 @pytest.mark.parametrize("codec", [NONE, GZIP])
 def test_a_header_whose_name_is_no_text_does_not_stop_a_partition(codec: int) -> None:
-    odd = RecordBatch([(0, b"k", b"v", [("theirs", b"1"), ("n", None)])] * 2, limit=1_000, timestamp=5)
+    record = EncodedRecord(b"k", b"v", [("theirs", b"1"), ("n", None)])
+    odd = RecordBatch([(0, record)] * 2, limit=1_000, timestamp=5)
     plain = odd.sealed(-1, -1, 0).replace(b"theirs", b"the\xffrs")
     data = bytearray(plain)
     if codec == GZIP:
@@ -196,7 +197,8 @@ def test_a_record_gives_back_what_it_was_made_of() -> None:
     assert (it.key, it.value) == (b"k", None)
     assert it.headers == headers
     assert repr(it) == "Record('tasks.reader', partition=3, offset=7)"
-    batch = RecordBatch([(0, it.key, it.value, it.headers)], limit=0, timestamp=5).sealed(-1, -1, 0)
+    record = EncodedRecord(it.key, it.value, it.headers)
+    batch = RecordBatch([(0, record)], limit=0, timestamp=5).sealed(-1, -1, 0)
     ((same,),) = read(batch)
     assert same == (0, 5, 0, b"k", None, headers)
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from streams.kafka import fetcher as fetcher_module
 from streams.kafka.fetcher import LIVELY_SECONDS, Fetcher
-from streams.kafka.record_batch import RecordBatch
+from streams.kafka.record_batch import EncodedRecord, RecordBatch
 
 TASKS, RESULTS = [[TopicPartition(topic, n) for n in range(2)] for topic in ("tasks.a", "results.b")]
 PLACES = TASKS + RESULTS
@@ -77,7 +77,7 @@ class Kafka:
     def publish(self, place: TopicPartition, records: int = 1, gap: int = 0, key: bytes = b"k") -> None:
         """Publish a batch; a gap before it is of records that were compacted away."""
         begin = self.ends[place] + gap
-        values = [(0, key, str(begin + n).encode(), []) for n in range(records)]
+        values = [(n, EncodedRecord(key, str(begin + n).encode(), [])) for n in range(records)]
         batch = RecordBatch(values, limit=10_000, timestamp=5).sealed(-1, -1, 0)
         self.logs[place].append(begin.to_bytes(8, "big") + batch[8:])
         self.first[place].append(begin)

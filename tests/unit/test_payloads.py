@@ -17,7 +17,7 @@ from pydantic import BaseModel, ValidationError
 from agents import _rust
 from agents.core.base import AgentStatus, ErrorDetail
 from agents.core.task import ArtifactReference, RepositoryReference, Root, Usage
-from streams.envelope import moment
+from streams.envelope import TASK, Envelope, moment
 from streams.payloads import (
     BackPayload,
     ResultPayload,
@@ -30,6 +30,7 @@ from streams.payloads import (
     root_of,
     told_root,
 )
+from tests.unit.worker_world import FakeRecord
 
 COMMIT = "a" * 40
 ARTIFACT = {"name": "n", "sha256": "b" * 64, "size": 1, "topic": "t", "partition": 0, "offset": 0}
@@ -139,9 +140,17 @@ RESULT = st.fixed_dictionaries(
 )
 
 
+def written_by(agent: str, version: str, fields: dict[str, Any]) -> bytes:
+    writer = ResultWriter(agent, version, source="/here", max_key_bytes=3)
+    event = Envelope("i", "/s", TASK, "w")
+    value = writer.write(event, FakeRecord(), None, **fields, budget=None).value
+    assert value is not None
+    return value
+
+
 @given(RESULT, TEXTS, TEXTS)
 def test_a_result_is_written_as_pydantic_writes_it(fields: dict[str, Any], agent: str, version: str) -> None:
-    value = ResultWriter(agent, version).write(**fields)
+    value = written_by(agent, version, fields)
     plain = fields | {"artifacts": [*fields["artifacts"].values()], "agent": agent, "agent_version": version}
     plain["root"] = dict(zip(Root.model_fields, fields["root"], strict=True))
     plain["started_at"] = None if fields["started_at"] is None else moment(fields["started_at"])
@@ -257,11 +266,13 @@ def any_results(draw: st.DrawFn) -> dict[str, Any]:
 
 @given(any_results(), TEXTS, TEXTS)
 def test_a_result_is_written_as_one_dict_would_be(fields: dict[str, Any], agent: str, version: str) -> None:
-    writer = ResultWriter(agent, version)
-    assert written(lambda: writer.write(**fields)) == written(lambda: plainly(agent, version, fields))
+    assert written(lambda: written_by(agent, version, fields)) == written(
+        lambda: plainly(agent, version, fields)
+    )
 
 
 USUAL: dict[str, Any] = {
+    "run": "",
     "status": AgentStatus.COMPLETED,
     "output": None,
     "verdict": None,
@@ -271,10 +282,10 @@ USUAL: dict[str, Any] = {
     "attempts": 1,
     "started_at": None,
     "finished_at": 0,
-    "run": "",
     "root": ("a", "i", None, False, None),
     "followers": (),
 }
+
 
 # A result that is read to be answered, and what of JSON only pydantic reads
 EXPONENT, LONG = re.compile(rb"[0-9][eE]"), re.compile(rb"[0-9]{19}")
@@ -296,7 +307,7 @@ def result_by_pydantic(value: bytes) -> ResultValue:
 
 @given(RESULT, TEXTS)
 def test_a_result_is_read_as_pydantic_reads_it(fields: dict[str, Any], agent: str) -> None:
-    value = ResultWriter(agent, "1").write(**fields)
+    value = written_by(agent, "1", fields)
     assert handed_on(value, read_result) == handed_on(value, result_by_pydantic)
 
 
@@ -312,9 +323,7 @@ def test_a_result_that_is_broken_is_for_both(
 ) -> None:
     usual: dict[str, Any] = {"status": AgentStatus.COMPLETED, "verdict": None, "error": None, "artifacts": {}}
     root = "a", "i", fields["root"][2], False, None
-    value = bytearray(
-        ResultWriter("a", "1").write(**fields | usual | {"root": root, "started_at": 1, "back": None})
-    )
+    value = bytearray(written_by("a", "1", fields | usual | {"root": root, "started_at": 1, "back": None}))
     assert _rust.read_result(bytes(value)) is not None or EXPONENT.search(value) or LONG.search(value)
     for where, length, byte in changes:
         at = int(where * (len(value) - 1))
@@ -323,18 +332,16 @@ def test_a_result_that_is_broken_is_for_both(
 
 
 def test_the_input_of_the_root_is_passed_on_as_it_was_read() -> None:
-    first = ResultWriter("a", "1").write(
-        **USUAL | {"started_at": 1, "root": ("a", "i", {"n": [1, "\u00e9"]}, False, None)}
-    )
+    usual = USUAL | {"started_at": 1, "root": ("a", "i", {"n": [1, "\u00e9"]}, False, None)}
+    first = written_by("a", "1", usual)
     root = read_result(first).root
     assert root is not None
     assert root[2] == '{"n":[1,"\u00e9"]}'.encode()
-    again = ResultWriter("a", "1").write(**USUAL | {"started_at": 1, "root": root})
-    assert again == first
+    assert written_by("a", "1", usual | {"root": root}) == first
 
 
 def write(**fields: Any) -> dict[str, Any]:
-    written: dict[str, Any] = json.loads(ResultWriter("a", "1").write(**USUAL | fields))
+    written: dict[str, Any] = json.loads(written_by("a", "1", USUAL | fields))
     return written
 
 
@@ -367,3 +374,15 @@ def test_an_input_that_can_be_read_but_not_written_is_an_omitted_one() -> None:
 
 def test_an_output_that_only_equals_the_input_is_written_as_it_is() -> None:
     assert write(output=True, root=("a", "i", 1.0, False, None))["output"] is True
+
+
+@pytest.mark.parametrize(("key", "kept"), [(None, None), (b"", b""), (b"key", b"key"), (b"long", None)])
+def test_a_result_has_the_key_of_what_it_answers_unless_that_is_too_long(
+    key: bytes | None, kept: bytes | None
+) -> None:
+    writer = ResultWriter("a", "1", source="/here", max_key_bytes=3)
+    answered = FakeRecord("t", 0, key=key)
+    ours = _rust.Record("t", 0, 0, 0, 1, key, b"{}", ())
+    event = Envelope("i", "/s", TASK, "w")
+    for record in (answered, ours):
+        assert writer.write(event, record, None, budget=None, **USUAL).key == kept

@@ -20,7 +20,7 @@ from streams.kafka.publisher import (
     RecordTooLargeError,
     partition_for,
 )
-from streams.kafka.record_batch import RecordBatch
+from streams.kafka.record_batch import EncodedRecord, RecordBatch
 from streams.topics import MAX_RECORD_BYTES
 from tests.unit.worker_world import FakeProducer, settle
 
@@ -142,13 +142,14 @@ class World:
         )
 
     def shorten(self, record: Outgoing) -> Outgoing | None:
-        self.too_large.append(record.number)
-        return record._replace(value=b"99") if record.number % 2 else None
+        number, refused = record
+        self.too_large.append(number)
+        return (number, EncodedRecord(refused.key, b"99", refused.headers)) if number % 2 else None
 
     async def put(self, *numbers: int) -> None:
         self.outbox.put(
             [
-                Outgoing(number, b"k", str(number).encode(), [("ce_id", f"id-{number}".encode())])
+                (number, EncodedRecord(b"k", str(number).encode(), [("ce_id", f"id-{number}".encode())]))
                 for number in numbers
             ]
         )
@@ -162,7 +163,8 @@ class World:
 async def test_records_leave_in_order_and_are_acknowledged_by_batches(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    three = RecordBatch([(n, b"k", b"n", [("ce_id", b"id-n")]) for n in range(3)], limit=1_000, timestamp=0)
+    record = EncodedRecord(b"k", b"n", [("ce_id", b"id-n")])
+    three = RecordBatch([(number, record) for number in range(3)], limit=1_000, timestamp=0)
     monkeypatch.setattr(publisher, "MAX_BATCH_BYTES", len(three.sealed(-1, -1, 0)) + 1)
     world = World()
     await world.put(*range(7))

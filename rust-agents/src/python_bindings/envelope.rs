@@ -7,7 +7,7 @@ use pyo3::prelude::*;
 use pyo3::sync::PyOnceLock;
 use pyo3::types::{PyBytes, PyDict, PyIterator, PyList, PyType};
 
-use super::records::{Record, parts_of_record};
+use super::records::{Record, digest_of, parts_of_record};
 use super::texts::{Name, Texts};
 use super::{held, parts_of, too_large};
 use crate::headers::{self, Attributes, Encoded};
@@ -458,59 +458,7 @@ pub(super) fn write_event(
         llm: envelope.llm(),
         traceparent: envelope.traceparent(),
     };
-    Ok(written.after(common, &envelope))
-}
-
-/// Write the headers of a run's result: those of what it answers, but for what is told here.
-///
-/// Args:
-///     common: The headers before them, which all results of one source have.
-///     given: What the run answers.
-///     record: Its record.
-///     run: Its id.
-///     time: `ce_time`, in milliseconds since 1970.
-///     joined: Envelope and record of every event it answers, if these are others.
-///     status: How it ended.
-///     budget: What is left, or None.
-///     llm: As in `Envelope`.
-///
-/// Raises:
-///     TypeError: A part is of another type.
-///     ValueError: A part of a record has four gigabytes or more.
-#[pyfunction]
-#[allow(clippy::too_many_arguments, reason = "they are what an answer says in other words")]
-pub(super) fn write_answer<'py>(
-    common: &EncodedHeaders,
-    given: PyRef<'_, Envelope>,
-    record: Bound<'py, PyAny>,
-    run: &str,
-    time: i64,
-    joined: Option<Vec<(PyRef<'py, Envelope>, Bound<'py, PyAny>)>>,
-    status: &str,
-    budget: Option<Bound<'py, PyAny>>,
-    llm: Option<&str>,
-) -> PyResult<EncodedHeaders> {
-    let mut causes = Causes::default();
-    match &joined {
-        None => causes.push_event(&given, &record)?,
-        Some(joined) => {
-            joined.iter().try_for_each(|(event, record)| causes.push_event(event, record))?;
-        }
-    }
-    let hops = given.hops.map(|it| it.saturating_sub(1).to_string());
-    let budget = budget.map(|it| formatted(&it)).transpose()?;
-    let traceparent = traces::next(given.traceparent(), run);
-    let written = Written {
-        id: &digests::uuid_of(&[run, "/1"].concat()),
-        time: &moments::text(time),
-        causes: &causes,
-        status: Some(status),
-        hops: hops.as_deref(),
-        budget: budget.as_deref(),
-        llm,
-        traceparent: Some(&traceparent),
-    };
-    Ok(written.after(common, &given))
+    Ok(EncodedHeaders(written.after(&common.0, &envelope)))
 }
 
 /// Continue a W3C trace, valid as an envelope has it, with a run as its span, or begin one.
@@ -518,6 +466,35 @@ pub(super) fn write_answer<'py>(
 #[pyo3(signature = (current, run))]
 pub(super) fn next_traceparent(current: Option<&str>, run: &str) -> String {
     traces::next(current, run)
+}
+
+/// What a run's result says in other words than what it answers, whose headers it has else.
+pub(super) struct Answer<'a> {
+    pub(super) run: &'a str,
+    pub(super) time: &'a str,
+    pub(super) causes: &'a Causes,
+    pub(super) status: &'a str,
+    pub(super) budget: Option<&'a str>,
+    /// As in `Envelope`; None: what that says.
+    pub(super) llm: Option<&'a str>,
+}
+
+impl Answer<'_> {
+    /// Writes all of them, after those that all results of one source have.
+    pub(super) fn after(&self, common: &Encoded, given: &Envelope) -> Encoded {
+        let hops = given.hops.map(|it| it.saturating_sub(1).to_string());
+        let written = Written {
+            id: &digests::uuid_of(&[self.run, "/1"].concat()),
+            time: self.time,
+            causes: self.causes,
+            status: Some(self.status),
+            hops: hops.as_deref(),
+            budget: self.budget,
+            llm: self.llm.or(given.llm()),
+            traceparent: Some(&traces::next(given.traceparent(), self.run)),
+        };
+        written.after(common, given)
+    }
 }
 
 /// What an event that is written says itself; the rest is its envelope's.
@@ -533,7 +510,7 @@ struct Written<'a> {
 }
 
 impl<'a> Written<'a> {
-    fn after(&self, common: &EncodedHeaders, envelope: &Envelope) -> EncodedHeaders {
+    fn after(&self, common: &Encoded, envelope: &Envelope) -> Encoded {
         let some = |joined: &'a String| (self.causes.count > 0).then_some(joined.as_bytes());
         let kept = |name| envelope.texts.bytes(name);
         let texts = [
@@ -555,33 +532,36 @@ impl<'a> Written<'a> {
         ];
         let names = headers::WRITTEN.iter().map(|it| it.len());
         let lengths = names.chain(texts.iter().flatten().map(|it| it.len())).map(|it| it + 3);
-        let mut written = common.0.begin(lengths.sum());
+        let mut written = common.begin(lengths.sum());
         for (name, text) in headers::WRITTEN.into_iter().zip(texts) {
             if text.is_some() {
                 written.push(name, text);
             }
         }
-        EncodedHeaders(written)
+        written
     }
 }
 
 /// The events that another answers, as its headers name them: by identity and record digest.
 #[derive(Default)]
-struct Causes {
+pub(super) struct Causes {
     ids: String,
     digests: String,
     count: usize,
 }
 
 impl Causes {
-    fn push_event(&mut self, event: &Envelope, record: &Bound<'_, PyAny>) -> PyResult<()> {
-        parts_of_record(record, |it| {
-            digests::push_hexadecimal(&it.digest()?, self.push(event.id()));
-            Ok(())
-        })
+    /// Takes one more.
+    pub(super) fn push_event(
+        &mut self,
+        event: &Envelope,
+        record: &Bound<'_, PyAny>,
+    ) -> PyResult<()> {
+        digests::push_hexadecimal(&digest_of(record)?, self.push(event.id()));
+        Ok(())
     }
 
-    /// Takes one more, and gives what its digest is to be written to.
+    /// Takes its id, and gives what its digest is to be written to.
     fn push(&mut self, id: &str) -> &mut String {
         if self.count > 0 {
             self.ids.push(',');
@@ -593,6 +573,6 @@ impl Causes {
     }
 }
 
-fn formatted(budget: &Bound<'_, PyAny>) -> PyResult<String> {
+pub(super) fn formatted(budget: &Bound<'_, PyAny>) -> PyResult<String> {
     budget.call_method0(intern!(budget.py(), "format"))?.extract()
 }

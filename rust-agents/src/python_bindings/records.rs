@@ -1,19 +1,16 @@
 //! Records are read and written here in whole batches, so that each costs one object, and its headers none
 //! until somebody looks at them.
 
-use std::fmt;
-use std::io::Write;
-
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PySequence, PyString, PyTuple};
+use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use super::envelope::EncodedHeaders;
 use super::{held, parts_of, too_large};
 use crate::digests::{self, Hash};
 use crate::headers::{Encoded, Header};
-use crate::record_batch::{self, Batch, Producer, Records};
+use crate::record_batch::{self, Batch, Body, Producer, Room};
 
 /// One record as it was read.
 ///
@@ -69,13 +66,7 @@ impl Record {
 
     #[getter(headers)]
     fn all_headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
-        let headers = self.headers.iter().collect::<Vec<_>>();
-        PyTuple::new(
-            py,
-            headers.into_iter().map(|(name, value)| {
-                (PyString::new(py, name), value.map(|it| PyBytes::new(py, it)))
-            }),
-        )
+        pairs(py, &self.headers)
     }
 
     fn __repr__(&self, py: Python<'_>) -> PyResult<String> {
@@ -97,13 +88,6 @@ pub(super) struct Parts<'a> {
     pub(super) headers: &'a [Header<'a>],
 }
 
-impl Parts<'_> {
-    /// Hashes all of them.
-    pub(super) fn digest(&self) -> PyResult<Hash> {
-        digests::record_digest(self.key, self.value, self.headers).ok_or_else(too_large)
-    }
-}
-
 /// Takes a record apart: one of ours, or anything with `key`, `value` and `headers`.
 pub(super) fn parts_of_record<T>(
     record: &Bound<'_, PyAny>,
@@ -120,6 +104,35 @@ pub(super) fn parts_of_record<T>(
     let (key, value) = (record.getattr(intern!(py, "key"))?, record.getattr(intern!(py, "value"))?);
     let held = held(&record.getattr(intern!(py, "headers"))?)?;
     of(&Parts { key: key.extract()?, value: value.extract()?, headers: &parts_of(&held)? })
+}
+
+/// Gives a record's key.
+pub(super) fn key_of<'py>(record: &Bound<'py, PyAny>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+    let py = record.py();
+    match record.cast::<Record>() {
+        Ok(record) => Ok(record.get().key.as_ref().map(|it| it.bind(py).clone())),
+        Err(_) => Ok(record.getattr(intern!(py, "key"))?.extract()?),
+    }
+}
+
+/// Hashes all parts of a record.
+pub(super) fn digest_of(record: &Bound<'_, PyAny>) -> PyResult<Hash> {
+    let py = record.py();
+    let hash = match record.cast::<Record>() {
+        Ok(record) => {
+            let Record { key, value, headers, .. } = record.get();
+            let (key, value) =
+                (key.as_ref().map(|it| it.as_bytes(py)), value.as_ref().map(|it| it.as_bytes(py)));
+            let mut parts = Vec::with_capacity(headers.count());
+            parts.extend(headers.raw());
+            digests::record_digest(key, value, &parts)
+        }
+        Err(_) => parts_of_record(record, |it| {
+            let headers = it.headers.iter().map(|(name, value)| (name.as_bytes(), *value));
+            Ok(digests::record_digest(it.key, it.value, &headers.collect::<Vec<_>>()))
+        })?,
+    };
+    hash.ok_or_else(too_large)
 }
 
 /// Read the records of one batch: `streams.kafka.fetched` says what for.
@@ -147,15 +160,16 @@ pub(super) fn read_records(
     let mut batch = data.as_bytes().get(begin..end).and_then(Batch::new).ok_or_else(broken)?;
     let mut records = Vec::new();
     while let Some(read) = batch.next().map_err(|_| broken())? {
+        let parts = read.parts;
         records.push(Record {
             topic: topic.clone().unbind(),
             partition,
             offset: read.offset,
             timestamp: read.timestamp,
             timestamp_type: read.append_time.into(),
-            key: bytes(read.key),
-            value: bytes(read.value),
-            headers: read.headers,
+            key: bytes(parts.key),
+            value: bytes(parts.value),
+            headers: parts.headers,
         });
     }
     Ok(records)
@@ -172,103 +186,157 @@ pub(super) fn has_its_checksum(data: &Bound<'_, PyBytes>, begin: usize, end: usi
     data.as_bytes().get(begin..end).is_some_and(record_batch::has_its_checksum)
 }
 
-/// Encode the records of one batch: `streams.kafka.record_batch` says what for.
+/// A record that is written, as it stands in a batch of whatever place and time.
 ///
 /// Args:
-///     records: In order, as (number, key, value, headers); the number is not looked at.
-///     limit: The size in bytes that the batch stays below, the first record aside, which is taken
-///         whatever its size.
-///
-/// Returns:
-///     The encoded records, and how many they are.
+///     key: Or None.
+///     value: Or None.
+///     headers: Names and values; the same ones are given back, as a tuple made anew each time.
 ///
 /// Raises:
 ///     TypeError: A part is of another type.
-///     ValueError: There are no records, or they have two gigabytes or more.
-#[pyfunction]
-pub(super) fn encode_records<'py>(
-    records: &Bound<'py, PyAny>,
-    limit: usize,
-) -> PyResult<(Bound<'py, PyBytes>, i32)> {
-    let mut encoded = Records::new(limit);
-    for (index, record) in records.try_iter()?.enumerate() {
-        if !encode_record(&mut encoded, &record?, &format_args!("records[{index}]"))? {
-            break;
+///     ValueError: It has two gigabytes or more.
+#[pyclass(frozen, module = "streams.kafka.record_batch")]
+pub(super) struct EncodedRecord(Body);
+
+#[pymethods]
+impl EncodedRecord {
+    #[new]
+    #[pyo3(signature = (key, value, headers))]
+    fn new(key: Option<&[u8]>, value: Option<&[u8]>, headers: &Bound<'_, PyAny>) -> PyResult<Self> {
+        if let Ok(headers) = headers.cast::<EncodedHeaders>() {
+            return Self::of(key, value, headers.get().encoded());
         }
+        Self::of(key, value, &EncodedHeaders::new(headers)?.into_encoded())
     }
-    if encoded.count() == 0 {
-        return Err(PyValueError::new_err("records is empty: a batch has at least one"));
+
+    #[getter]
+    fn key<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        Ok(self.parts()?.key.map(|it| PyBytes::new(py, it)))
     }
-    Ok((PyBytes::new(records.py(), encoded.bytes()), encoded.count()))
+
+    #[getter]
+    fn value<'py>(&self, py: Python<'py>) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        Ok(self.parts()?.value.map(|it| PyBytes::new(py, it)))
+    }
+
+    #[getter]
+    fn headers<'py>(&self, py: Python<'py>) -> PyResult<Bound<'py, PyTuple>> {
+        pairs(py, &self.parts()?.headers)
+    }
+
+    /// How many bytes the value has; 0 if there is none.
+    #[getter]
+    fn value_size(&self) -> usize {
+        self.0.value_size().unwrap_or_default()
+    }
 }
 
-/// Make a batch of encoded records, as Kafka takes it.
+impl EncodedRecord {
+    pub(super) fn of(
+        key: Option<&[u8]>,
+        value: Option<&[u8]>,
+        headers: &Encoded,
+    ) -> PyResult<Self> {
+        Body::new(key, value, headers).map(Self).ok_or_else(|| two_gigabytes("a record"))
+    }
+
+    fn parts(&self) -> PyResult<record_batch::Parts<'_>> {
+        self.0.parts().map_err(|_| unreadable())
+    }
+}
+
+/// Records that Kafka takes together, written in one call: format 2, uncompressed, of no transaction.
 ///
 /// Args:
-///     records: What `encode_records` gave.
-///     count: What it gave beside it.
-///     timestamp: Of each of them, in milliseconds.
-///     producer_id: Kafka's name for the producer; -1: it has none.
-///     producer_epoch: Of the producer; -1 if it has no name.
-///     base_sequence: The number the producer gives the first record.
+///     records: In order, as (number, record); the number is the caller's own. Those that fit are taken, and
+///         the first one always: the broker has the last word on that.
+///     limit: The size in bytes that the batch stays below.
+///     timestamp: Of each record, in milliseconds.
+///
+/// Attributes:
+///     count: How many were taken.
 ///
 /// Raises:
-///     ValueError: It has two gigabytes or more.
-#[pyfunction]
-pub(super) fn seal_records<'py>(
-    py: Python<'py>,
-    records: &[u8],
-    count: i32,
+///     TypeError: One is something else.
+///     ValueError: There are no records, or they have two gigabytes or more.
+#[pyclass(frozen, module = "streams.kafka.record_batch")]
+pub(super) struct RecordBatch {
+    records: Vec<Py<EncodedRecord>>,
+    size: usize,
     timestamp: i64,
-    producer_id: i64,
-    producer_epoch: i16,
-    base_sequence: i32,
-) -> PyResult<Bound<'py, PyBytes>> {
-    let producer = Producer { id: producer_id, epoch: producer_epoch, base_sequence };
-    let head =
-        record_batch::head(records, count, timestamp, producer).ok_or_else(batch_too_large)?;
-    PyBytes::new_with(py, head.len() + records.len(), |mut sealed| {
-        sealed.write_all(&head)?;
-        Ok(sealed.write_all(records)?)
-    })
 }
 
-/// Encodes one record, unless there is no room for it.
-fn encode_record(
-    encoded: &mut Records,
-    record: &Bound<'_, PyAny>,
-    name: &fmt::Arguments<'_>,
-) -> PyResult<bool> {
-    let (_, key, value, headers): (Bound<'_, PyAny>, _, _, Bound<'_, PyAny>) = record
-        .extract()
-        .map_err(|error| wrong(record, name, "(number, key, value, headers)", &error))?;
-    if let Ok(headers) = headers.cast::<EncodedHeaders>() {
-        return encoded.push(key, value, headers.get().encoded()).ok_or_else(batch_too_large);
+#[pymethods]
+impl RecordBatch {
+    #[new]
+    #[pyo3(signature = (records, limit, timestamp))]
+    fn new(records: &Bound<'_, PyAny>, limit: usize, timestamp: i64) -> PyResult<Self> {
+        let mut room = Room::below(limit);
+        let mut taken = Vec::new();
+        for (index, record) in records.try_iter()?.enumerate() {
+            let record = record?;
+            let (_, encoded): (Bound<'_, PyAny>, Bound<'_, EncodedRecord>) =
+                record.extract().map_err(|error| wrong(&record, index, &error))?;
+            if !room.take(&encoded.get().0).ok_or_else(|| two_gigabytes("a batch"))? {
+                break;
+            }
+            taken.push(encoded.unbind());
+        }
+        if taken.is_empty() {
+            return Err(PyValueError::new_err("records is empty: a batch has at least one"));
+        }
+        Ok(Self { records: taken, size: room.size(), timestamp })
     }
-    let headers = headers.cast::<PySequence>().map_err(|error| {
-        wrong(record, &format_args!("{name}.headers"), "a sequence of (name, value)", &error.into())
-    })?;
-    let mut parts = Encoded::default();
-    for (index, header) in headers.to_tuple()?.iter_borrowed().enumerate() {
-        let (part, value): Header<'_> = header.extract().map_err(|error| {
-            wrong(record, &format_args!("{name}.headers[{index}]"), "(name, value)", &error)
-        })?;
-        parts.push(part, value);
+
+    #[getter]
+    fn count(&self) -> usize {
+        self.records.len()
     }
-    encoded.push(key, value, &parts).ok_or_else(batch_too_large)
+
+    /// Give the whole batch as its producer sends it; by these numbers Kafka knows a repetition.
+    ///
+    /// Args:
+    ///     producer_id: -1: it has none.
+    ///     producer_epoch: -1 if it has no id.
+    ///     base_sequence: Of the first record.
+    fn sealed<'py>(
+        &self,
+        py: Python<'py>,
+        producer_id: i64,
+        producer_epoch: i16,
+        base_sequence: i32,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let producer = Producer { id: producer_id, epoch: producer_epoch, base_sequence };
+        let records = self.records.iter().map(|it| &it.get().0);
+        PyBytes::new_with(py, self.size, |batch| {
+            Ok(record_batch::write(records, self.timestamp, producer, batch)?)
+        })
+    }
+}
+
+/// Makes names and values of headers.
+fn pairs<'py>(py: Python<'py>, headers: &Encoded) -> PyResult<Bound<'py, PyTuple>> {
+    let headers = headers.iter().collect::<Vec<_>>();
+    PyTuple::new(
+        py,
+        headers
+            .into_iter()
+            .map(|(name, value)| (PyString::new(py, name), value.map(|it| PyBytes::new(py, it)))),
+    )
 }
 
 /// Says where something is of the wrong type. Its value stays unsaid: it may be large, or nobody's
 /// business.
-fn wrong(
-    record: &Bound<'_, PyAny>,
-    name: &fmt::Arguments<'_>,
-    wanted: &str,
-    error: &PyErr,
-) -> PyErr {
-    PyTypeError::new_err(format!("{name} is not {wanted}: {}", error.value(record.py())))
+fn wrong(record: &Bound<'_, PyAny>, index: usize, error: &PyErr) -> PyErr {
+    let why = error.value(record.py());
+    PyTypeError::new_err(format!("records[{index}] is not (number, EncodedRecord): {why}"))
 }
 
-fn batch_too_large() -> PyErr {
-    PyValueError::new_err("a batch has two gigabytes or more")
+fn two_gigabytes(what: &str) -> PyErr {
+    PyValueError::new_err(format!("{what} has two gigabytes or more"))
+}
+
+fn unreadable() -> PyErr {
+    PyValueError::new_err("a record was not written as it is read")
 }
