@@ -104,7 +104,7 @@ class Answers:
 
     def root(self, work: Work, given: Given) -> Root:
         """Give the task the workflow began with, as agents see it."""
-        return root_of(self._root(work, given))
+        return root_of(self._root(work, given), work.envelope.id)
 
     def _root(self, work: Work, given: Given | None) -> RootValue:
         """Give the root; it is not kept while a run is under way, if the run can tell."""
@@ -114,7 +114,7 @@ class Answers:
             return given.root
         too_large = len(work.record.value or b"") > MAX_ROOT_INPUT_BYTES
         kept = None if too_large else given.input
-        return self._name, work.envelope.id, kept, too_large, given.repository
+        return self._name, None, kept, too_large, given.repository
 
     def _unknown_root(self, work: Work, agent: str | None = None) -> RootValue:
         agent = agent or work.source or self._name
@@ -179,7 +179,7 @@ class Answers:
             event,
             work.record,
             [(part.envelope, part.record) for part in parts.values()] if parts else None,
-            work.run,
+            work.run_of,
             status,
             output,
             verdict,

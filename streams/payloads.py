@@ -98,9 +98,10 @@ def read_task(value: bytes) -> TaskValue:
     return task.input, task.repository, task.artifacts
 
 
-# What `Root` says, in the order of its fields, without being one: most agents never ask for it. The input is
-# JSON as it was read if it is bytes, which no value out of JSON is.
-RootValue = tuple[str, str, Any, bool, RepositoryReference | None]
+# What `Root` says, in the order of its fields, without being one: most agents never ask for it. Without an
+# id, it is what a run answers. The input is JSON as it was read if it is bytes, which no value out of JSON
+# is.
+RootValue = tuple[str, str | None, Any, bool, RepositoryReference | None]
 
 
 class ResultValue(NamedTuple):
@@ -136,12 +137,14 @@ def told_root(result: ResultPayload) -> RootValue | None:
     return told.agent, told.id, told.input, told.input_omitted, told.repository
 
 
-def root_of(told: RootValue) -> Root:
-    """Give a root as agents see it."""
+def root_of(told: RootValue, answered: str) -> Root:
+    """Give a root as agents see it, to a run that answers an event of that id."""
     agent, identity, given, omitted, repository = told
     if isinstance(given, bytes):
         given = from_json(given)
-    return Root(agent=agent, id=identity, input=given, input_omitted=omitted, repository=repository)
+    return Root(
+        agent=agent, id=identity or answered, input=given, input_omitted=omitted, repository=repository
+    )
 
 
 class ResultWriter:
@@ -169,7 +172,7 @@ class ResultWriter:
         given: Envelope,
         record: Record,
         joined: Sequence[tuple[Envelope, Record]] | None,
-        run: str,
+        run: str | bytes,
         status: AgentStatus,
         output: Any,
         verdict: str | None,
@@ -186,7 +189,8 @@ class ResultWriter:
     ) -> _rust.EncodedRecord:
         """Write one: what the agent said, and what it was given or took.
 
-        It answers `given`, whose record is `record`, or all of `joined`; `budget` is what is left of it.
+        It answers `given`, whose record is `record`, or all of `joined`; `run` is its run's id, or what that
+        begins with, and `budget` what is left of it.
 
         Raises:
             ValueError: If the output, or what is said about it, holds what JSON has no words for.

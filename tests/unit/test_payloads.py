@@ -33,6 +33,7 @@ from streams.payloads import (
 from tests.unit.worker_world import FakeRecord
 
 COMMIT = "a" * 40
+EVENT = Envelope("i", "/s", TASK, "w")
 ARTIFACT = {"name": "n", "sha256": "b" * 64, "size": 1, "topic": "t", "partition": 0, "offset": 0}
 JSON = st.recursive(
     st.none()
@@ -142,8 +143,7 @@ RESULT = st.fixed_dictionaries(
 
 def written_by(agent: str, version: str, fields: dict[str, Any]) -> bytes:
     writer = ResultWriter(agent, version, source="/here", max_key_bytes=3)
-    event = Envelope("i", "/s", TASK, "w")
-    value = writer.write(event, FakeRecord(), None, **fields, budget=None).value
+    value = writer.write(EVENT, FakeRecord(), None, **{"budget": None} | fields).value
     assert value is not None
     return value
 
@@ -185,10 +185,10 @@ def plainly(agent: str, version: str, fields: dict[str, Any]) -> bytes:
         "attempts": fields["attempts"],
         "started_at": None if fields["started_at"] is None else moment(fields["started_at"]),
         "finished_at": moment(fields["finished_at"]),
-        "run": fields["run"],
+        "run": named(fields["run"]),
         "root": {
             "agent": root_agent,
-            "id": root_id,
+            "id": EVENT.id if root_id is None else root_id,
             "input": input_of(root_input),
             "input_omitted": omitted or input_of(root_input) is None,
             "repository": repository,
@@ -196,6 +196,10 @@ def plainly(agent: str, version: str, fields: dict[str, Any]) -> bytes:
         "followers": fields["followers"],
     }
     return orjson.dumps(result if back is None else result | {"back": back}, form_of)
+
+
+def named(run: str | bytes) -> str:
+    return run if isinstance(run, str) else _rust.run_id(run, EVENT.source, EVENT.id)
 
 
 def input_of(value: Any) -> orjson.Fragment | None:
@@ -255,10 +259,11 @@ ANY_VALUE = st.recursive(
 def any_results(draw: st.DrawFn) -> dict[str, Any]:
     fields = draw(RESULT)
     given = draw(ANY_VALUE)
-    fields["root"] = draw(ANY_TEXT), draw(ANY_TEXT), given, *fields["root"][3:]
+    fields["root"] = draw(ANY_TEXT), draw(st.none() | ANY_TEXT), given, *fields["root"][3:]
     # An agent that hands its input on gives the very object it was given.
     fields["output"] = draw(ANY_VALUE) if draw(st.booleans()) else given
     return fields | {
+        "run": draw(st.just("c" * 64) | st.binary(max_size=3)),
         "verdict": draw(st.none() | ANY_TEXT),
         "followers": tuple(draw(st.lists(TEXTS, max_size=3))),
     }
@@ -279,6 +284,7 @@ USUAL: dict[str, Any] = {
     "error": None,
     "artifacts": {},
     "usage": Usage(),
+    "budget": None,
     "attempts": 1,
     "started_at": None,
     "finished_at": 0,
@@ -295,7 +301,7 @@ def handed_on(value: bytes, read: Callable[[bytes], ResultValue]) -> str:
     """Give what a result hands on, with its root as agents see it, or why it is none."""
     try:
         found = read(value)
-        return repr((*found[:3], found.root and root_of(found.root)))
+        return repr((*found[:3], found.root and root_of(found.root, EVENT.id)))
     except ValidationError as error:
         return str(error)
 
@@ -383,6 +389,15 @@ def test_a_result_has_the_key_of_what_it_answers_unless_that_is_too_long(
     writer = ResultWriter("a", "1", source="/here", max_key_bytes=3)
     answered = FakeRecord("t", 0, key=key)
     ours = _rust.Record("t", 0, 0, 0, 1, key, b"{}", ())
-    event = Envelope("i", "/s", TASK, "w")
     for record in (answered, ours):
-        assert writer.write(event, record, None, budget=None, **USUAL).key == kept
+        assert writer.write(EVENT, record, None, **USUAL).key == kept
+
+
+def test_a_run_that_nobody_named_so_far_is_named_when_its_result_is_written() -> None:
+    writer = ResultWriter("a", "1", source="/here", max_key_bytes=3)
+    record, other = FakeRecord(), Envelope("other", "/other", TASK, "w")
+    for joined in (None, [(other, record)]):
+        unnamed, by_name = (
+            writer.write(EVENT, record, joined, **USUAL | {"run": run}) for run in (b"p", named(b"p"))
+        )
+        assert (unnamed.value, unnamed.headers) == (by_name.value, by_name.headers)

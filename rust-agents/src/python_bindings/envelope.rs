@@ -91,7 +91,7 @@ impl Envelope {
     }
 
     #[getter]
-    fn id(&self) -> &str {
+    pub(super) fn id(&self) -> &str {
         self.named(Name::Id)
     }
 
@@ -221,7 +221,7 @@ impl Envelope {
     ///
     /// Raises:
     ///     ValueError: A part has four gigabytes or more.
-    fn run_id(&self, prefix: &[u8]) -> PyResult<String> {
+    pub(super) fn run_id(&self, prefix: &[u8]) -> PyResult<String> {
         digests::run_id(prefix, &[self.source(), self.id()]).ok_or_else(too_large)
     }
 

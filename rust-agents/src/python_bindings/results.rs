@@ -44,7 +44,7 @@ impl ResultWriter {
     ///     given: What the run answers.
     ///     record: Its record.
     ///     joined: Envelope and record of every event it answers, if these are others.
-    ///     run: Its id.
+    ///     run: The run's id, or what that begins with: see `Envelope.run_id`.
     ///     status: How it ended.
     ///     output: What the agent gave.
     ///     verdict: Its word that edges match, or None.
@@ -56,7 +56,7 @@ impl ResultWriter {
     ///     started_at: When, first, in milliseconds since 1970, or None.
     ///     finished_at: When it ended, likewise.
     ///     root_agent: The agent of the task the workflow began with.
-    ///     root_id: The id of that task.
+    ///     root_id: The id of that task; None: it is what the run answers.
     ///     root_input: Its input, or None.
     ///     root_input_omitted: Whether it had one that is not repeated.
     ///     root_repository: The repository it is about, or None.
@@ -72,7 +72,7 @@ impl ResultWriter {
         given: PyRef<'py, Envelope>,
         record: &Bound<'py, PyAny>,
         joined: Option<Vec<(PyRef<'py, Envelope>, Bound<'py, PyAny>)>>,
-        run: &str,
+        run: &Bound<'py, PyAny>,
         status: &str,
         output: &[u8],
         verdict: Option<&str>,
@@ -84,13 +84,17 @@ impl ResultWriter {
         started_at: Option<i64>,
         finished_at: i64,
         root_agent: &str,
-        root_id: &str,
+        root_id: Option<&str>,
         root_input: Option<&[u8]>,
         root_input_omitted: bool,
         root_repository: Option<&[u8]>,
         followers: &Bound<'py, PyTuple>,
         back: Option<&[u8]>,
     ) -> PyResult<EncodedRecord> {
+        let run = match run.cast::<PyString>() {
+            Ok(id) => id.to_str()?,
+            Err(_) => &given.run_id(run.extract()?)?,
+        };
         let held: Vec<Bound<'_, PyString>> =
             followers.iter().map(|it| Ok(it.cast_into()?)).collect::<PyResult<_>>()?;
         let followers: Vec<&str> = held.iter().map(|it| it.to_str()).collect::<PyResult<_>>()?;
@@ -109,7 +113,7 @@ impl ResultWriter {
             run,
             root: Root {
                 agent: root_agent,
-                id: root_id,
+                id: root_id.unwrap_or_else(|| given.id()),
                 input: root_input,
                 input_omitted: root_input_omitted,
                 repository: root_repository,
