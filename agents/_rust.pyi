@@ -12,17 +12,19 @@ __all__ = [
     "EncodedRecord",
     "Envelope",
     "Layout",
+    "Offers",
     "Record",
     "RecordBatch",
     "ResultWriter",
     "Turn",
+    "by_partition",
     "has_its_checksum",
     "moment",
     "next_traceparent",
     "read_event",
     "read_records",
     "read_result",
-    "read_usual_task",
+    "read_usual_tasks",
     "record_digest",
     "run_id",
     "says_null",
@@ -30,9 +32,13 @@ __all__ = [
     "write_event",
 ]
 
+_R = TypeVar("_R", bound=_PlacedRecord)
 _T = TypeVar("_T")
 _Headers: TypeAlias = EncodedHeaders | Sequence[tuple[str, bytes | None]]
 _Budget: TypeAlias = tuple[int | None, int | None, int | None]
+_Offer: TypeAlias = tuple[
+    int, int, int, int | None, bytes | None, int | None, int, bytes | None, int, _Budget | None
+]
 
 @final
 class AgentRuntime:
@@ -61,10 +67,7 @@ class AgentRuntime:
         assigned: list[tuple[int, int, int, bool, bytes | None, int]] | None = None,
         revoked: bool = False,
         seen: list[tuple[int, int, bytes, int]] | None = None,
-        offered: list[
-            tuple[int, int, int, int | None, bytes | None, int | None, int, bytes | None, int, _Budget | None]
-        ]
-        | None = None,
+        offered: list[_Offer] | list[_Offer | Offers] | None = None,
         executed: list[int] | None = None,
         failed: list[tuple[int, int | None]] | None = None,
         acknowledged: list[int] | None = None,
@@ -171,6 +174,23 @@ class Layout:
     def decode(self, data: bytes, offset: int) -> tuple[tuple[Any, ...], int] | None: ...
 
 @final
+class Offers:
+    def __new__(
+        cls,
+        first_token: int,
+        partition: int,
+        epoch: int,
+        records: list[Any],
+        envelopes: list[Envelope],
+        nbytes: int,
+        ahead_ms: int | None,
+        in_lanes: bool,
+        deduped: bool,
+        budgets: Sequence[_Budget | None] | None,
+    ) -> Offers: ...
+    def __len__(self) -> int: ...
+
+@final
 class Record:
     def __new__(
         cls,
@@ -247,6 +267,19 @@ class _Record(Protocol):
     @property
     def headers(self) -> Sequence[tuple[str, bytes | None]]: ...
 
+class _PlacedRecord(_Record, Protocol):
+    @property
+    def topic(self) -> str: ...
+    @property
+    def partition(self) -> int: ...
+    @property
+    def offset(self) -> int: ...
+    @property
+    def timestamp(self) -> int: ...
+    @property
+    def timestamp_type(self) -> int: ...
+
+def by_partition(records: Iterable[_R]) -> list[tuple[str, int, int, list[_R]]]: ...
 def record_digest(record: _Record) -> str: ...
 def run_id(prefix: bytes, *identity: str) -> str: ...
 def uuid_of(name: str) -> str: ...
@@ -254,9 +287,9 @@ def moment(milliseconds: int) -> str: ...
 def read_event(record: _Record) -> Envelope | None: ...
 def has_its_checksum(data: bytes, begin: int, end: int) -> bool: ...
 def read_records(data: bytes, begin: int, end: int, topic: str, partition: int) -> list[Record]: ...
-def read_usual_task(
-    record: _Record, kind: str, max_key_bytes: int, workflows: dict[str, _T]
-) -> tuple[Envelope, _T] | None: ...
+def read_usual_tasks(
+    records: Iterable[_Record], kind: str, max_key_bytes: int, workflows: dict[str, _T]
+) -> list[tuple[Envelope, _T] | None]: ...
 def write_event(
     common: EncodedHeaders, envelope: Envelope, time: int, causes: Sequence[tuple[str, str]]
 ) -> EncodedHeaders: ...

@@ -96,6 +96,11 @@ class EnvelopeError(InvalidInputError):
     type = "invalid_event"
 
 
+# Divides records into those that come one after the other in one partition: of most batches, few. Its own
+# docstring says more.
+by_partition = _rust.by_partition
+
+
 def place(record: Record) -> str:
     """Name where a record is: topic/partition/offset."""
     return f"{record.topic}/{record.partition}/{record.offset}"
@@ -123,9 +128,9 @@ def decode(record: Record) -> Envelope:
     return _rust.read_event(record) or _careful(record)
 
 
-# Reads a task as `decode` does, and tells which of some workflows it is of, if it leaves nothing out and has
-# been nowhere before: nearly every task is so. Its own docstring says more.
-decode_usual_task = _rust.read_usual_task
+# Reads tasks as `decode` does, and tells which of some workflows each is of, as far as they leave nothing out
+# and have been nowhere before: nearly every task is so. Its own docstring says more.
+decode_usual_tasks = _rust.read_usual_tasks
 
 
 def _careful(record: Record) -> Envelope:

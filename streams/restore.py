@@ -21,7 +21,6 @@ from streams.work import RunHistory
 if TYPE_CHECKING:
     from streams.kafka.subscriber import Position
 
-LOG_APPEND_TIME = 1  # Kafka's number for a time that the broker stamped
 # So many offsets back a second copy of an event is recognized, after a restart, too.
 WINDOW = 2_000
 # Records are read in one go if no more than this lie between two of them.
@@ -212,14 +211,13 @@ class Past:
         clocks does not.
         """
         found: dict[int, int] = {}
-        for record in records:
-            known = self._since.get(record.partition)
+        for _, partition, earliest, _ in envelopes.by_partition(records):
+            known = self._since.get(partition)
             # A producer's clock may be anywhere, and what is looked for before is not found after: where it
-            # stamped the record, everything is read.
-            at = record.timestamp if record.timestamp_type == LOG_APPEND_TIME else 0
-            if known is None or max(0, at - CLOCK_SKEW_MS // 2) < known:
-                since = max(0, at - CLOCK_SKEW_MS)
-                found[record.partition] = min(since, found.get(record.partition, since))
+            # stamped a record, the earliest time is 0, and everything is read.
+            if known is None or max(0, earliest - CLOCK_SKEW_MS // 2) < known:
+                since = max(0, earliest - CLOCK_SKEW_MS)
+                found[partition] = min(since, found.get(partition, since))
         return found
 
     def _learn(self, log: Log, since: Mapping[int, int]) -> None:

@@ -80,14 +80,21 @@ class Router:
         """Tell whether the agent has a part in a workflow of this name."""
         return workflow in self._workflows
 
-    def meaning_of(self, record: Record) -> Work | Part:
-        """Decide what a record means."""
-        is_task = record.topic == self._tasks_topic
-        if is_task:
-            usual = envelopes.decode_usual_task(record, TASK, MAX_KEY_BYTES, self._answering[None])
-            if usual is not None:
-                return self._once(Work("run", record, usual[0], self._run_prefix, usual[1]))
-        return self._closely(record, is_task=is_task)
+    def meanings_of(self, records: Sequence[Record]) -> list[Work | Part]:
+        """Decide what records of one partition mean, in their order."""
+        first = records[0]
+        if first.topic != self._tasks_topic:
+            return [self._closely(record, is_task=False) for record in records]
+        works: list[Work | Part] = []
+        prefix, knows_past = self._run_prefix, self._past.knows(first.partition)
+        usual = envelopes.decode_usual_tasks(records, TASK, MAX_KEY_BYTES, self._answering[None])
+        for record, read in zip(records, usual, strict=True):
+            if read is None:
+                works.append(self._closely(record, is_task=True))
+            else:
+                work = Work("run", record, read[0], prefix, read[1])
+                works.append(self._once(work) if knows_past else work)
+        return works
 
     def _closely(self, record: Record, *, is_task: bool) -> Work | Part:
         """Decide what any record means, and say what is wrong with it."""

@@ -5,7 +5,7 @@ Values that the router makes, the runtime carries around and the answers are wri
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
@@ -97,6 +97,8 @@ class Part:
         gone: If the result goes back: the agents whose parts will not come because of that. Then it is none
             itself.
     """
+
+    kind: ClassVar[Literal["part"]] = "part"
 
     key: Key
     agent: str

@@ -13,8 +13,10 @@ from contextlib import nullcontext
 from datetime import UTC, datetime
 from functools import partial
 from inspect import isawaitable
-from itertools import count
-from typing import Any
+from itertools import count, groupby
+from math import floor
+from operator import attrgetter
+from typing import Any, cast
 
 import structlog
 
@@ -35,7 +37,7 @@ from agents.core.errors import (
     retry_after,
 )
 from agents.core.llm import chosen_backend
-from agents.core.runtime import Assignment, RetryPolicy, Runtime, TryAgain
+from agents.core.runtime import Assignment, RetryPolicy, Runtime, Spendable, TryAgain
 from agents.core.task import ArtifactStore, Attempt, Task, set_current_task
 from agents.core.workflow import Workflow
 from streams import artifacts, dead_letters, hint
@@ -56,6 +58,9 @@ from streams.topics import Topics
 from streams.work import Part, Work
 
 log = structlog.stdlib.get_logger()
+
+BESIDE_VALUE = 512  # bytes that a record which waits takes, more or less
+KIND, BUDGET = attrgetter("kind"), attrgetter("envelope.budget")
 
 ERROR_TYPES = frozenset(kind.type for kind in all_errors())
 
@@ -177,15 +182,15 @@ class AgentWorker:
         """Take a batch."""
         if not await self._knows_past_of(records, epoch):
             return  # a rebalance came while we read; the batch is delivered again to whoever owns it now
-        for topic, number in Counter(record.topic for record in records).items():
-            self._count_record[topic].inc(number)
         if self.router.joins:
             self._join_parts.note(records)
-        ahead = self._ahead()
-        meaning_of, care = self.router.meaning_of, self._follows_a_death()
-        for record in records:
-            work = meaning_of(record)
-            self._offer(self._with_care(work) if care else work, epoch, ahead)
+        ahead, care = self._ahead(), self._follows_a_death()
+        for topic, partition, _, these in envelopes.by_partition(records):
+            self._count_record[topic].inc(len(these))
+            works = self.router.meanings_of(these)
+            if care:
+                works = [self._with_care(work) for work in works]
+            self._offer(works, self._number_of(topic, partition), epoch, ahead)
         await self.runtime.room()
 
     async def _knows_past_of(self, records: Sequence[Record], epoch: int) -> bool:
@@ -537,44 +542,55 @@ class AgentWorker:
 
     # Offering -----------------------------------------------------------------------------------
 
-    def _offer(self, work: Work | Part, epoch: int, ahead: float) -> None:
-        record = work.record
-        number, lane, event = self._number(record), record.key, work.envelope.identity()
-        offset: int | None = record.offset
-        deadline = budget = None
-        if isinstance(work, Part):
-            lane = None
-        else:
-            if work.kind == "run":
-                if (until := work.envelope.deadline_ms) is not None:
-                    deadline = int(until + ahead)
-                budget = self._budget(work)
-            elif work.kind == "skip":
-                lane = event = None
-            elif work.kind == "invalid":
-                event = None  # what cannot be read is no copy of anything
-            if work.parts is not None:  # what fires a join is no record
-                number = self._number_of(self._topics.tasks(self.agent.name), record.partition)
-                offset = event = None
-        size = len(record.value or b"") + 512
-        self.runtime.offer(work, number, epoch, offset, lane, deadline, size, event, record.timestamp, budget)
+    def _offer(self, works: Iterable[Work | Part], partition: int, epoch: int, ahead: int) -> None:
+        """Offer what records of one partition mean, in their order."""
+        for kind, alike in groupby(works, KIND):
+            these = list(alike)
+            runs = kind == "run"
+            self.runtime.offer_events(
+                these,
+                partition,
+                epoch,
+                [work.record for work in these],
+                [work.envelope for work in these],
+                size=BESIDE_VALUE,
+                ahead=ahead if runs else None,
+                in_lanes=kind not in {"skip", "part"},
+                deduped=kind not in {"skip", "invalid"},  # what cannot be read is no copy of anything
+                budgets=self._budgets(cast("list[Work]", these)) if runs else None,
+            )
 
     def _offer_join(self, work: Work, epoch: int) -> None:
-        self._offer(self._with_care(work), epoch, self._ahead())
+        """Offer what fires a join, which is no record."""
+        self._with_care(work)
+        record, until = work.record, work.envelope.deadline_ms
+        self.runtime.offer(
+            work,
+            self._number_of(self._topics.tasks(self.agent.name), record.partition),
+            epoch,
+            None,
+            record.key,
+            until + self._ahead() if until is not None and work.kind == "run" else None,
+            len(record.value or b"") + BESIDE_VALUE,
+            budget=self._budget(work) if work.kind == "run" else None,
+        )
 
-    def _ahead(self) -> float:
+    def _ahead(self) -> int:
         """Give the milliseconds that the runtime's clock is ahead of the time of day."""
-        return self.runtime.now() - self._wall_clock().timestamp() * 1000
+        return floor(self.runtime.now() - self._wall_clock().timestamp() * 1000)
 
-    def _budget(self, work: Work) -> tuple[int | None, int | None, int | None] | None:
+    def _budgets(self, works: list[Work]) -> list[Spendable | None] | None:
+        """Give what runs may spend; none if that is no matter of any."""
+        if self.agent.config.budget is None and not any(map(BUDGET, works)):
+            return None
+        return [self._budget(work) for work in works]
+
+    def _budget(self, work: Work) -> Spendable | None:
         given, own = work.envelope.budget, self.agent.config.budget
         if given is None and own is None:
             return None
         left = (given or Budget()).within(own or Budget()).minus(spent_before(work))
         return left.calls, left.tokens, left.micro_usd
-
-    def _number(self, record: Record) -> int:
-        return self._number_of(record.topic, record.partition)
 
     def _number_of(self, topic: str, partition: int) -> int:
         number = self._numbers.get((topic, partition))

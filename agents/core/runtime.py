@@ -13,11 +13,12 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar, cast
 
-from agents._rust import AgentRuntime, Turn
+from agents._rust import AgentRuntime, Envelope, Offers, Turn
 
 W = TypeVar("W")
 W_contra = TypeVar("W_contra", contravariant=True)
 R = TypeVar("R")
+Spendable = tuple[int | None, int | None, int | None]  # calls, tokens, micro-dollars; each none for no limit
 
 EXPIRED, EXHAUSTED = "expired", "exhausted"
 # The machine refuses a whole turn with a number it cannot hold, and these come from others.
@@ -231,7 +232,7 @@ class Runtime(Generic[W, R]):
         size: int,
         identity: bytes | None = None,
         timestamp: int = 0,
-        budget: tuple[int | None, int | None, int | None] | None = None,
+        budget: Spendable | None = None,
     ) -> None:
         """Take one record to run.
 
@@ -245,13 +246,59 @@ class Runtime(Generic[W, R]):
             size: Bytes it holds in memory.
             identity: What makes two records of a partition the same event, or none.
             timestamp: Of the record, in milliseconds.
-            budget: Calls, tokens and micro-dollars the run may spend; each none for no limit.
+            budget: What the run may spend, or none for no limit.
         """
         number, self._next_number = self._next_number, self._next_number + 1
         self._work[number] = work
         self._offered.append(
             (number, partition, epoch, offset, lane, deadline, size, identity, timestamp, budget)
         )
+        self._soon()
+
+    def offer_events(  # noqa: PLR0913 (as above)
+        self,
+        works: Sequence[W],
+        partition: int,
+        epoch: int,
+        records: list[Any],
+        envelopes: list[Envelope],
+        *,
+        size: int,
+        ahead: int | None,
+        in_lanes: bool,
+        deduped: bool,
+        budgets: list[Spendable | None] | None,
+    ) -> None:
+        """Take records to run, of which the machine finds out by itself what it wants to know.
+
+        Args:
+            works: What to hand to the host, for each.
+            partition: Number of their partition.
+            epoch: The assignment they were read in.
+            records: In offset order.
+            envelopes: What each of them says.
+            size: Bytes that each holds in memory beside its value.
+            ahead: Milliseconds that `now` is ahead of the time of day, by which they say their deadlines;
+                none: those do not count.
+            in_lanes: One run at a time per key, in offset order.
+            deduped: Two of a partition that are the same event run once.
+            budgets: Of each as in `offer`, or none for no limits.
+        """
+        first, self._next_number = self._next_number, self._next_number + len(works)
+        offers = Offers(
+            first,
+            partition,
+            epoch,
+            records,
+            envelopes,
+            nbytes=size,
+            ahead_ms=ahead,
+            in_lanes=in_lanes,
+            deduped=deduped,
+            budgets=budgets,
+        )
+        self._work.update(enumerate(works, first))
+        self._offered.append(offers)
         self._soon()
 
     def remember(self, events: Iterable[tuple[int, int, bytes, int]]) -> None:

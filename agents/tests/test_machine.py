@@ -6,7 +6,7 @@ import random
 from collections.abc import Callable
 from contextlib import suppress
 from copy import copy
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule
 
 from agents import _rust
-from agents._rust import AgentRuntime, EncodedHeaders, Envelope, Layout, Turn
+from agents._rust import AgentRuntime, EncodedHeaders, Envelope, Layout, Offers, Record, Turn
 from agents.core.budget import Budget as CallBudget
 from agents.tests.naive_machine import Assigned, Budget, NaiveMachine, Offered, decode, encode
 
@@ -34,6 +34,19 @@ ANSWERS = (
     "wake_at",
 )
 FIRST: list[Assigned] = [(0, 1, 0, False, None, 0)]
+RECORD = SimpleNamespace(key=b"k", value=None, headers=[("ce_id", b"1")])
+WHOLE = {"specversion": b"1.0", "id": b"i", "source": b"/s", "type": b"t", "workflow": b"w", "pass": b"i"}
+TASK = SimpleNamespace(key=b"k", value=b"v", headers=[(f"ce_{name}", it) for name, it in WHOLE.items()])
+HEADERS = EncodedHeaders([("ce_type", b"t")])
+MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
+NOW = int(MOMENT.timestamp() * 1000)
+ENVELOPE = Envelope("i", "/s", "t", "w", budget=CallBudget(calls=1), deadline=MOMENT)
+WRITTEN = _rust.EncodedRecord(b"k", None, HEADERS)
+RECORDS = _rust.RecordBatch([(1, WRITTEN)], limit=1_000, timestamp=0)
+BATCH = RECORDS.sealed(-1, -1, 0)
+WRITER = _rust.ResultWriter(b'{"agent":"a"', HEADERS, 10, None)
+EVENT = Record("t", 0, 7, 1, 1, b"k", b"v", TASK.headers)
+PLACED = SimpleNamespace(topic="t", partition=0, offset=6, timestamp=1, timestamp_type=0, **vars(TASK))
 
 
 def machine(**limits: Any) -> AgentRuntime:
@@ -46,6 +59,17 @@ def offer(token: int, **differing: Any) -> Offered:
     fields = {"partition": 0, "epoch": 1, "offset": token, "lane": None, "deadline": None, "nbytes": 10}
     fields |= {"identity": None, "timestamp": 0, "budget": None} | differing
     return (token, *fields.values())  # type: ignore[return-value]
+
+
+def placed(offset: int, key: bytes | None = b"k", value: bytes | None = None) -> Record:
+    """Give a record of partition 0."""
+    return Record("t", 0, offset, 7 * offset, 1, key, value, [])
+
+
+def many(first: int, records: list[Any], envelopes: list[Envelope], **differing: Any) -> Offers:
+    """Offer records of partition 0 together."""
+    fields = {"nbytes": 10, "ahead_ms": 0, "in_lanes": True, "deduped": True, "budgets": None} | differing
+    return Offers(first, 0, 1, records, envelopes, **fields)
 
 
 def given_back(*, adopt: bool) -> list[Assigned]:
@@ -179,6 +203,8 @@ def test_pauses_are_issued_anew_after_a_rebalance() -> None:
         ({"offered": [offer(5, nbytes=2**32)]}, ValueError, r"offered\[0\]"),
         ({"offered": [offer(5, lane="a")]}, TypeError, r"offered\[0\]"),
         ({"offered": (offer(5),)}, TypeError, "offered"),
+        ({"offered": [many(5, [EVENT], [ENVELOPE]), offer(5)]}, ValueError, "token 5 is in use"),
+        ({"offered": [many(2**64 - 1, [EVENT] * 2, [ENVELOPE] * 2)]}, ValueError, "in use"),
         ({"now": 1.5}, TypeError, "now is 1.5"),
     ],
 )
@@ -191,6 +217,25 @@ def test_misuse_is_an_exception_and_changes_nothing(
     with pytest.raises(error, match=message):
         runtime.turn(**defaults | arguments)
     assert runtime.running() == 1
+
+
+@pytest.mark.parametrize(
+    ("differing", "error", "message"),
+    [
+        ({"envelopes": []}, ValueError, "give an envelope"),
+        ({"budgets": [None, None]}, ValueError, "give an envelope"),
+        ({"envelopes": [None]}, TypeError, "Envelope"),
+        ({"records": [placed(-1)]}, ValueError, "out of range"),
+        ({"records": [object()]}, AttributeError, "value"),
+        ({"first": -1}, OverflowError, "negative"),
+    ],
+)
+def test_offers_of_what_is_none_are_refused(
+    differing: dict[str, Any], error: type[Exception], message: str
+) -> None:
+    usual: dict[str, Any] = {"first": 1, "records": [EVENT], "envelopes": [ENVELOPE]}
+    with pytest.raises(error, match=message):
+        many(**usual | differing)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +288,89 @@ def test_the_stub_and_the_extension_agree() -> None:
     known = {name: getattr(_rust, name) for name in _rust.__all__}
     real = {name: members(it) if isinstance(it, type) else parameters(it) for name, it in known.items()}
     assert real == written
+
+
+@given(
+    st.lists(
+        st.tuples(
+            st.builds(
+                placed,
+                st.just(0),
+                st.sampled_from([None, b"", b"a", b"b"]),
+                st.sampled_from([None, b"", b"v" * 40]),
+            ),
+            st.builds(
+                Envelope,
+                st.sampled_from(["i", "j"]),
+                st.sampled_from(["/s", "", "\N{SNOWMAN}"]),
+                st.just("t"),
+                st.just("w"),
+                deadline=st.sampled_from([None, MOMENT, MOMENT + timedelta(milliseconds=5)]),
+            ),
+            st.sampled_from([None, (None, None, None), (1, None, None), (None, 5, 7)]),
+        ),
+        max_size=9,
+    ),
+    st.sampled_from([None, 0, 3]),
+    st.tuples(st.booleans(), st.booleans(), st.booleans(), st.booleans()),
+)
+@settings(derandomize=True, database=None)
+def test_many_offers_at_once_are_what_they_are_one_by_one(
+    drawn: list[tuple[Record, Envelope, Any]], ahead: int | None, options: tuple[bool, bool, bool, bool]
+) -> None:
+    in_lanes, deduped, with_budgets, are_ours = options
+    records: list[Any] = []
+    one_by_one: list[Offered] = []
+    for offset, (it, envelope, budget) in enumerate(drawn):
+        ours = placed(offset, it.key, it.value)
+        names = ("offset", "key", "value", "timestamp")
+        theirs = SimpleNamespace(**{name: getattr(ours, name) for name in names})
+        records.append(ours if are_ours else theirs)
+        until = envelope.deadline_ms
+        one_by_one.append(
+            offer(
+                offset,
+                lane=it.key if in_lanes else None,
+                deadline=None if until is None or ahead is None else until - NOW + ahead,
+                nbytes=len(it.value or b"") + 10,
+                identity=envelope.identity() if deduped else None,
+                timestamp=ours.timestamp,
+                budget=budget if with_budgets else None,
+            )
+        )
+    together = many(
+        0,
+        records,
+        [envelope for _, envelope, _ in drawn],
+        ahead_ms=None if ahead is None else ahead - NOW,
+        in_lanes=in_lanes,
+        deduped=deduped,
+        budgets=[budget for *_, budget in drawn] if with_budgets else None,
+    )
+    assert len(together) == len(drawn)
+    histories: list[list[Any]] = []
+    for offered in (one_by_one, [together]):
+        runtime = machine(slots=3, max_queued_bytes=60)
+        turns = [runtime.turn(0, assigned=FIRST, offered=offered)]  # type: ignore[arg-type]
+        for now in range(1, 12):
+            started = turns[-1].start
+            asked = [(100 * now + token, token, 3, 3) for token in started]
+            turns += [
+                runtime.turn(now, asked=asked),
+                runtime.turn(now, executed=started, acknowledged=started),
+            ]
+        histories.append([[getattr(turn, name) for name in ANSWERS] for turn in turns])
+        histories[-1] += [runtime.stats(), runtime.commit_of(0)]
+    assert histories[0] == histories[1]
+
+
+def test_one_offer_between_many_keeps_its_place() -> None:
+    first, last = (many(token, [placed(token)], [Envelope("i", "", "t", "w")]) for token in (0, 2))
+    offered: list[Any] = [first, offer(1, lane=b"k"), last]
+    runtime = machine()
+    check(runtime.turn(0, assigned=FIRST, offered=offered), start=[0])
+    check(runtime.turn(1, executed=[0], acknowledged=[0]), start=[1], commits=[(0, 1)])
+    check(runtime.turn(2, executed=[1], acknowledged=[1]), start=[2], commits=[(0, 2)])
 
 
 def test_a_failed_run_is_tried_again_then_exhausted() -> None:
@@ -369,16 +497,6 @@ def test_no_number_makes_the_machine_panic(seed: int) -> None:
     assert turns > 50
 
 
-RECORD = SimpleNamespace(key=b"k", value=None, headers=[("ce_id", b"1")])
-WHOLE = {"specversion": b"1.0", "id": b"i", "source": b"/s", "type": b"t", "workflow": b"w", "pass": b"i"}
-TASK = SimpleNamespace(key=b"k", value=b"v", headers=[(f"ce_{name}", it) for name, it in WHOLE.items()])
-HEADERS = EncodedHeaders([("ce_type", b"t")])
-MOMENT = datetime(2026, 1, 31, 12, tzinfo=UTC)
-ENVELOPE = Envelope("i", "/s", "t", "w", budget=CallBudget(calls=1), deadline=MOMENT)
-WRITTEN = _rust.EncodedRecord(b"k", None, HEADERS)
-RECORDS = _rust.RecordBatch([(1, WRITTEN)], limit=1_000, timestamp=0)
-BATCH = RECORDS.sealed(-1, -1, 0)
-WRITER = _rust.ResultWriter(b'{"agent":"a"', HEADERS, 10, None)
 METHODS: dict[str, Callable[..., Any]] = {
     "RecordBatch.sealed": RECORDS.sealed,
     "ResultWriter.write": WRITER.write,
@@ -391,6 +509,7 @@ USUAL: dict[str, list[Any]] = {
     "has_its_checksum": [BATCH, 0, len(BATCH)],
     "moment": [0],
     "next_traceparent": [None, "run"],
+    "Offers": [1, 0, 1, [PLACED, EVENT], [ENVELOPE, ENVELOPE], 512, 0, True, True, [None, (1, None, 2)]],
     "RecordBatch": [[(1, WRITTEN)], 1_000, 0],
     "RecordBatch.sealed": [-1, -1, 0],
     "ResultWriter": [b'{"agent":"a"', HEADERS, 10, "off"],
@@ -399,10 +518,11 @@ USUAL: dict[str, list[Any]] = {
         *(CallBudget(), 1, None, 1, "a", "i", b"2", True, None, ("b",), b"{}"),
     ],
     "Record": ["t", 0, 7, 1, 1, b"k", None, [("ce_id", b"1"), ("a", None)]],
+    "by_partition": [[PLACED, EVENT]],
     "read_event": [SimpleNamespace(key=None, value=b"v", headers=[("ce_type", b"t")])],
     "read_records": [BATCH, 0, len(BATCH), "t", 0],
     "read_result": [b"{}"],
-    "read_usual_task": [TASK, "t", 10, {"w": 1}],
+    "read_usual_tasks": [[TASK, TASK], "t", 10, {"w": 1}],
     "record_digest": [RECORD],
     "run_id": [b"", "a"],
     "says_null": [b"[null]"],

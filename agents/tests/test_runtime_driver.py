@@ -5,12 +5,14 @@ import math
 from collections import deque
 from collections.abc import AsyncIterator, Sequence
 from contextvars import ContextVar
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agents._rust import Envelope, Record
 from agents.core.runtime import Assignment, RetryPolicy, Runtime, TryAgain
 
 Done = tuple[int, str, str]
@@ -95,6 +97,21 @@ class Host:
                 lane=None if work[0] == "-" else work[0].encode(),
                 **defaults | fields,
             )
+
+    def offer_events(self, *works: str, ahead: int | None = None, deadline: datetime | None = None) -> None:
+        """Offer works together, named as for `offer`, of partition 0."""
+        self.runtime.offer_events(
+            works,
+            0,
+            1,
+            [Record("t", 0, int(work[1:]), 0, 1, work[0].encode(), None, []) for work in works],
+            [Envelope(work, "/s", "t", "w", deadline=deadline) for work in works],
+            size=10,
+            ahead=ahead,
+            in_lanes=True,
+            deduped=True,
+            budgets=None,
+        )
 
     def assign(self, *partitions: int, epoch: int = 1, position: int = 0, adopt: bool = False) -> None:
         self.runtime.assign([Assignment(number, epoch, position, adopt) for number in partitions])
@@ -383,6 +400,33 @@ async def test_many_offers_are_one_turn(host: Host) -> None:
     await settle()
     assert turns.count("turn") == 1
     host.runtime._machine = machine
+
+
+async def test_events_offered_together_run_between_what_is_offered_alone(host: Host) -> None:
+    host.assign(0)
+    host.offer("a0")
+    host.offer_events("a1", "b2", ahead=0, deadline=datetime.fromtimestamp(host.now + 1, UTC))
+    host.offer("a3")
+    await settle()
+    await host.end("b2", "a0")
+    assert host.take("start") == ["a0", "b2", "a1"]
+    host.now += 1
+    host.runtime._turn()
+    await settle()
+    assert host.take("expired", "start") == [("expired", "a1"), ("start", "a3")]
+    await host.end("a3")
+    assert host.take("commit") == [[(0, 4)]]
+    host.check_nothing_is_left()
+
+
+async def test_events_that_cannot_be_offered_leave_nothing_behind(host: Host) -> None:
+    host.assign(0)
+    with pytest.raises(ValueError, match="out of range"):
+        host.offer_events("a0", "a-1")
+    host.offer("a0")
+    await settle()
+    await host.end("a0")
+    host.check_nothing_is_left()
 
 
 # Time

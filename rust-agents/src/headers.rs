@@ -21,7 +21,7 @@ const READ: [&str; 13] = [
     "ce_rounds",
 ];
 /// What only Python reads: an event that has it is left to it.
-const BUDGET: &str = "ce_budget";
+const BUDGET: &[u8] = b"ce_budget";
 /// The attributes of an event that is written, in this order.
 pub(crate) const WRITTEN: [&str; 15] = [
     "ce_id",
@@ -49,6 +49,9 @@ const HOPS_DIGITS: usize = 4;
 
 /// A header's name and value.
 pub(crate) type Header<'a> = (&'a str, Option<&'a [u8]>);
+/// The same, for those whom it is nothing that names are texts.
+pub(crate) type RawHeader<'a> = (&'a [u8], Option<&'a [u8]>);
+
 /// What the headers of a usual event say.
 pub(crate) struct Attributes<'a> {
     pub(crate) id: &'a str,
@@ -67,21 +70,20 @@ pub(crate) struct Attributes<'a> {
 }
 
 /// Reads the headers of a whole event in which nothing is odd; None for all others.
-pub(crate) fn read<'a>(headers: &[Header<'a>]) -> Option<Attributes<'a>> {
-    if headers.len() > MAX_HEADERS {
-        return None;
-    }
+pub(crate) fn read<'a>(
+    headers: &(impl Iterator<Item = RawHeader<'a>> + Clone),
+) -> Option<Attributes<'a>> {
     let mut texts: [Option<&'a str>; READ.len()] = [None; READ.len()];
     let (mut version, mut content) = (None, None);
-    for (index, (name, value)) in headers.iter().enumerate() {
-        let value = (*value)?;
-        let before = match *name {
-            "ce_specversion" => version.replace(value).is_some(),
-            "content-type" => content.replace(value).is_some(),
+    for (index, (name, value)) in headers.clone().enumerate() {
+        let value = value.filter(|_| index < MAX_HEADERS)?;
+        let before = match name {
+            b"ce_specversion" => version.replace(value).is_some(),
+            b"content-type" => content.replace(value).is_some(),
             BUDGET => return None,
-            _ => match READ.iter().position(|known| known == name) {
+            _ => match READ.iter().position(|known| known.as_bytes() == name) {
                 Some(at) => texts.get_mut(at)?.replace(std::str::from_utf8(value).ok()?).is_some(),
-                None => headers.iter().take(index).any(|(before, _)| before == name),
+                None => headers.clone().take(index).any(|(before, _)| before == name),
             },
         };
         // A name that is there twice is odd, whichever it is.
@@ -212,8 +214,8 @@ impl Encoded {
         self.raw().map_while(|(name, value)| Some((std::str::from_utf8(name).ok()?, value)))
     }
 
-    /// Gives them one by one, for those whom it is nothing that names are texts.
-    pub(crate) fn raw(&self) -> impl Iterator<Item = (&[u8], Option<&[u8]>)> {
+    /// Gives them one by one, as they stand there.
+    pub(crate) fn raw(&self) -> impl Iterator<Item = RawHeader<'_>> + Clone {
         let mut rest = self.bytes();
         std::iter::from_fn(move || Some((take_part(&mut rest).ok()??, take_part(&mut rest).ok()?)))
     }

@@ -21,23 +21,29 @@ use crate::{
 use crate::{digests, moments};
 
 mod envelope;
+mod offers;
 mod protocol;
 mod records;
 mod results;
 mod texts;
 
+use offers::Offers;
 use records::digest_of;
 
 #[pymodule]
 mod _rust {
     #[pymodule_export]
     use super::envelope::{
-        EncodedHeaders, Envelope, next_traceparent, read_event, read_usual_task, write_event,
+        EncodedHeaders, Envelope, next_traceparent, read_event, read_usual_tasks, write_event,
     };
+    #[pymodule_export]
+    use super::offers::Offers;
     #[pymodule_export]
     use super::protocol::Layout;
     #[pymodule_export]
-    use super::records::{EncodedRecord, Record, RecordBatch, has_its_checksum, read_records};
+    use super::records::{
+        EncodedRecord, Record, RecordBatch, by_partition, has_its_checksum, read_records,
+    };
     #[pymodule_export]
     use super::results::{ResultWriter, read_result, says_null};
     #[pymodule_export]
@@ -205,8 +211,9 @@ impl AgentRuntime {
     ///     seen: Records below the position, as (partition, offset, identity, timestamp), so that their
     ///         repetitions are duplicates.
     ///     offered: Records to run, as (token, partition, epoch, offset, lane, deadline, nbytes,
-    ///         identity, timestamp, budget). Without an offset it is a run without a record. `budget`
-    ///         is (calls, tokens, micro_usd) for all its attempts, each None for any.
+    ///         identity, timestamp, budget), or many together as `Offers`. Without an offset it is a run
+    ///         without a record. `budget` is (calls, tokens, micro_usd) for all its attempts, each None
+    ///         for any.
     ///     executed: Runs whose execute ended with an outcome; their slots are free.
     ///     failed: Runs whose execute ended with a failure worth a retry, as (token, retry_after_ms);
     ///         their slots are free.
@@ -251,7 +258,7 @@ impl AgentRuntime {
                 None => None,
             },
             seen: items("seen", seen, seen_from)?,
-            offered: items("offered", offered, offer_from)?,
+            offered: offered_from(offered)?,
             asked: items("asked", asked, ask_from)?,
         };
         let turn = self.machine().turn(now, input)?;
@@ -408,12 +415,22 @@ fn seen_from(item: &Bound<'_, PyAny>) -> PyResult<Seen> {
     Ok(Seen { partition, offset, identity: Identity::of(identity), timestamp })
 }
 
+fn offered_from(list: Option<Bound<'_, PyList>>) -> PyResult<Vec<Offer>> {
+    let mut taken = Vec::new();
+    items("offered", list, |item| {
+        match item.cast::<Offers>() {
+            Ok(offers) => taken.extend_from_slice(offers.get().all()),
+            Err(_) => taken.push(offer_from(item)?),
+        }
+        Ok(())
+    })?;
+    Ok(taken)
+}
+
 fn offer_from(item: &Bound<'_, PyAny>) -> PyResult<Offer> {
     let (token, partition, epoch, offset, lane, deadline, nbytes, identity, timestamp, budget) =
         item.extract()?;
     let (lane, identity): (Option<&[u8]>, Option<&[u8]>) = (lane, identity);
-    let budget: Option<(Option<u64>, Option<u64>, Option<u64>)> = budget;
-    let (calls, tokens, micro_usd) = budget.unwrap_or_default();
     Ok(Offer {
         token,
         place: Place { partition, epoch, offset },
@@ -422,15 +439,23 @@ fn offer_from(item: &Bound<'_, PyAny>) -> PyResult<Offer> {
         nbytes,
         identity: identity.map(Identity::of),
         timestamp,
-        budget: Budget { calls, tokens, micro_usd },
+        budget: budget_of(budget),
     })
+}
+
+/// Calls, tokens and micro-dollars.
+type BudgetOf = (Option<u64>, Option<u64>, Option<u64>);
+
+fn budget_of(given: Option<BudgetOf>) -> Budget {
+    let (calls, tokens, micro_usd) = given.unwrap_or_default();
+    Budget { calls, tokens, micro_usd }
 }
 
 /// Takes a list argument apart; an error names the item it is about.
 fn items<T>(
     name: &str,
     list: Option<Bound<'_, PyList>>,
-    from: impl Fn(&Bound<'_, PyAny>) -> PyResult<T>,
+    mut from: impl FnMut(&Bound<'_, PyAny>) -> PyResult<T>,
 ) -> PyResult<Vec<T>> {
     let Some(list) = list else {
         return Ok(Vec::new());

@@ -6,7 +6,8 @@ import uuid
 from collections.abc import Callable, Sequence
 from copy import copy
 from datetime import UTC, datetime, timedelta, timezone, tzinfo
-from itertools import pairwise
+from itertools import groupby, pairwise
+from operator import itemgetter
 from typing import Any
 
 import pytest
@@ -27,6 +28,7 @@ from streams.envelope import (
     EnvelopeError,
     Headers,
     _careful,
+    by_partition,
     decode,
     encode,
     fallback,
@@ -657,6 +659,29 @@ def test_what_callboard_itself_publishes_goes_the_quick_way() -> None:
 
 
 # Reading records of ours
+
+
+PLACES = st.tuples(st.sampled_from(["tasks.a", "results.a"]), st.integers(0, 1))
+
+
+@given(st.lists(st.tuples(PLACES, st.integers(1, 3), st.sampled_from([1, 1, 0])), max_size=8), st.booleans())
+def test_records_are_divided_where_the_partition_changes(
+    kept: list[tuple[tuple[str, int], int, int]],
+    ours: bool,  # noqa: FBT001 (drawn)
+) -> None:
+    records = [
+        _rust.Record(topic, number, 7, time, kind, None, None, [])
+        if ours
+        else FakeRecord(topic, 7, partition=number, timestamp=time, timestamp_type=kind)
+        for (topic, number), time, kind in kept
+    ]
+    spelled = [
+        (*place, min(time * kind for _, time, kind in stretch), len(stretch))
+        for place, stretch in ((place, list(its)) for place, its in groupby(kept, itemgetter(0)))
+    ]
+    divided = by_partition(records)
+    assert [(topic, number, since, len(stretch)) for topic, number, since, stretch in divided] == spelled
+    assert [record for *_, stretch in divided for record in stretch] == records
 
 
 @given(nearly_usual())

@@ -59,20 +59,21 @@ def said(work: Work | Part) -> tuple[Any, ...]:
     return work.kind, work.record, work.envelope, work.run, work.workflow, work.source, str(work.error)
 
 
-@given(RECORDS)
-def test_a_usual_task_means_what_looking_closely_says(record: FakeRecord) -> None:
+@given(st.lists(RECORDS, min_size=1, max_size=3))
+def test_a_usual_task_means_what_looking_closely_says(records: list[FakeRecord]) -> None:
     router = a_router()
-    quickly = said(router.meaning_of(record))
-    with patch.object(envelopes, "decode_usual_task", lambda *_: None):
-        assert quickly == said(router.meaning_of(record))
+    quickly = [said(it) for it in router.meanings_of(records)]
+    with patch.object(envelopes, "decode_usual_tasks", lambda these, *_: [None] * len(these)):
+        assert quickly == [said(it) for it in router.meanings_of(records)]
 
 
 @given(RECORDS)
 def test_only_what_runs_goes_the_quick_way(record: FakeRecord) -> None:
-    usual = envelopes.decode_usual_task(record, TASK, MAX_KEY_BYTES, {"flow": 1, "chained": 2})
+    [usual] = envelopes.decode_usual_tasks([record], TASK, MAX_KEY_BYTES, {"flow": 1, "chained": 2})
     if usual is not None:
         envelope, workflow = usual
-        assert said(a_router().meaning_of(record))[:2] == ("run", record)
+        [work] = a_router().meanings_of([record])
+        assert said(work)[:2] == ("run", record)
         assert (envelope, workflow) == (
             envelopes.decode(record),
             {"flow": 1, "chained": 2}[envelope.workflow or ""],

@@ -246,9 +246,9 @@ async def test_a_join_that_fires_during_a_rebalance_is_not_offered_again_and_aga
     offered: list[object] = []
     offer = world.worker.runtime.offer
 
-    def counted(*facts: Any) -> None:
+    def counted(*facts: Any, **more: Any) -> None:
         offered.append(facts)
-        offer(*facts)
+        offer(*facts, **more)
 
     monkeypatch.setattr(world.worker.runtime, "offer", counted)
     waiting, world.producer.waiting = world.producer.waiting, None

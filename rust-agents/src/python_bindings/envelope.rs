@@ -1,6 +1,8 @@
 //! The envelope exists in Rust so that an event's headers are read, kept and answered without making a
 //! Python object for each of them more than once.
 
+use std::fmt::Write;
+
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::intern;
 use pyo3::prelude::*;
@@ -209,9 +211,8 @@ impl Envelope {
 
     /// Give what makes two records the same event: source and id. None: it is only its place.
     fn identity<'py>(&self, py: Python<'py>) -> Option<Bound<'py, PyBytes>> {
-        let (source, id) = (self.source(), self.id());
-        let identity = || format!("{}:{source}{id}", source.chars().count());
-        (!source.is_empty()).then(|| PyBytes::new(py, identity().as_bytes()))
+        let mut identity = String::new();
+        self.write_identity(&mut identity).then(|| PyBytes::new(py, identity.as_bytes()))
     }
 
     /// Name the run that answers this event: `streams.envelope.run_id` says how.
@@ -265,6 +266,18 @@ impl Envelope {
         let texts = kept.or_else(|| Texts::here(texts)).ok_or_else(texts_too_large)?;
         let until = it.deadline.map(|(_, milliseconds)| milliseconds);
         Ok(Self { texts, until, hops: it.hops, budget: None })
+    }
+
+    /// Writes what makes two records the same event. False: it is only its place.
+    pub(super) fn write_identity(&self, identity: &mut String) -> bool {
+        let (source, id) = (self.source(), self.id());
+        identity.clear();
+        !source.is_empty() && write!(identity, "{}:{source}{id}", source.chars().count()).is_ok()
+    }
+
+    /// Gives the deadline, in milliseconds since 1970.
+    pub(super) fn until(&self) -> Option<i64> {
+        self.until
     }
 
     /// Gives a text that is always there.
@@ -379,49 +392,66 @@ impl EncodedHeaders {
 ///     TypeError: A part is of another type.
 #[pyfunction]
 pub(super) fn read_event(record: &Bound<'_, PyAny>) -> PyResult<Option<Envelope>> {
-    parts_of_record(record, |it| {
-        headers::read(it.headers).map(|read| Envelope::read(&read, record)).transpose()
-    })
+    attributes_of(record, |_, read| read.map(|it| Envelope::read(&it, record)).transpose())
 }
 
-/// Read an event as `read_event` does, if it is a task that leaves nothing out and has been nowhere before;
-/// None for all others.
+/// Its envelope and its workflow.
+type UsualTask<'py> = (Envelope, Bound<'py, PyAny>);
+
+/// Read events as `read_event` does, as far as they are tasks that leave nothing out and have been nowhere
+/// before.
 ///
 /// Args:
-///     record: As for `read_event`.
+///     records: Each as for `read_event`.
 ///     kind: The type of tasks.
-///     max_key_bytes: Of the record's key.
-///     workflows: By name; the task is of one of them.
+///     max_key_bytes: Of a record's key.
+///     workflows: By name; each task is of one of them.
 ///
 /// Returns:
-///     Its envelope and its workflow.
+///     For each its envelope and its workflow, or None.
 ///
 /// Raises:
 ///     TypeError: A part is of another type.
 #[pyfunction]
-pub(super) fn read_usual_task<'py>(
-    record: &Bound<'py, PyAny>,
+pub(super) fn read_usual_tasks<'py>(
+    records: &Bound<'py, PyAny>,
     kind: &str,
     max_key_bytes: usize,
     workflows: &Bound<'py, PyDict>,
-) -> PyResult<Option<(Envelope, Bound<'py, PyAny>)>> {
-    parts_of_record(record, |it| {
-        let Some(read) = headers::read(it.headers) else {
-            return Ok(None);
-        };
-        let usual = read.kind == kind
-            && read.round.is_some()
-            && read.rounds.is_none()
-            && read.hops != Some(0)
-            && it.key.is_none_or(|key| key.len() <= max_key_bytes);
-        match read.workflow {
-            Some(name) if usual => match workflows.get_item(name)? {
-                Some(workflow) => Ok(Some((Envelope::read(&read, record)?, workflow))),
-                None => Ok(None),
-            },
-            _ => Ok(None),
+) -> PyResult<Vec<Option<UsualTask<'py>>>> {
+    let mut tasks = Vec::new();
+    for record in records.try_iter()? {
+        let record = record?;
+        tasks.push(attributes_of(&record, |key, read| {
+            let usual = |it: &Attributes<'_>| {
+                it.kind == kind
+                    && it.round.is_some()
+                    && it.rounds.is_none()
+                    && it.hops != Some(0)
+                    && key.is_none_or(|key| key.len() <= max_key_bytes)
+            };
+            let Some(read) = read.filter(usual) else { return Ok(None) };
+            let workflow = read.workflow.map(|name| workflows.get_item(name)).transpose()?;
+            workflow.flatten().map(|it| Ok((Envelope::read(&read, &record)?, it))).transpose()
+        })?);
+    }
+    Ok(tasks)
+}
+
+/// Reads a record's headers: what they say, if nothing in them is odd, beside its key.
+fn attributes_of<T>(
+    record: &Bound<'_, PyAny>,
+    of: impl FnOnce(Option<&[u8]>, Option<Attributes<'_>>) -> PyResult<T>,
+) -> PyResult<T> {
+    match record.cast::<Record>() {
+        Ok(ours) => {
+            let ours = ours.get();
+            of(ours.key(record.py()), headers::read(&ours.headers().raw()))
         }
-    })
+        Err(_) => {
+            parts_of_record(record, |it| of(it.key, headers::read(&it.headers.iter().copied())))
+        }
+    }
 }
 
 /// Write the headers of an event: `streams.envelope.encode` says which.

@@ -8,9 +8,13 @@ use pyo3::types::{PyBytes, PyString, PyTuple};
 
 use super::envelope::EncodedHeaders;
 use super::{held, parts_of, too_large};
+use crate::Lane;
 use crate::digests::{self, Hash};
-use crate::headers::{Encoded, Header};
+use crate::headers::{Encoded, RawHeader};
 use crate::record_batch::{self, Batch, Body, Producer, Room};
+
+/// What the topic stamped, and not the producer.
+const APPEND_TIME: u8 = 1;
 
 /// One record as it was read.
 ///
@@ -76,34 +80,113 @@ impl Record {
 }
 
 impl Record {
+    pub(super) fn key<'py>(&'py self, py: Python<'py>) -> Option<&'py [u8]> {
+        self.key.as_ref().map(|it| it.as_bytes(py))
+    }
+
     pub(super) fn headers(&self) -> &Encoded {
         &self.headers
     }
+}
+
+/// What the machine wants to know of a record.
+pub(super) struct Facts {
+    pub(super) offset: u64,
+    pub(super) lane: Option<Lane>,
+    pub(super) nbytes: usize,
+    pub(super) timestamp: i64,
+}
+
+/// Takes from a record what the machine wants to know: one of ours, or anything with the same attributes.
+pub(super) fn facts_of_record(record: &Bound<'_, PyAny>) -> PyResult<Facts> {
+    let py = record.py();
+    if let Ok(record) = record.cast::<Record>() {
+        let record = record.get();
+        return Ok(Facts {
+            offset: record.offset.try_into()?,
+            lane: record.key(py).map(Lane::of),
+            nbytes: record.value.as_ref().map_or(0, |it| it.as_bytes(py).len()),
+            timestamp: record.timestamp,
+        });
+    }
+    let value = record.getattr(intern!(py, "value"))?.extract::<Option<Bound<'_, PyBytes>>>()?;
+    Ok(Facts {
+        offset: record.getattr(intern!(py, "offset"))?.extract()?,
+        lane: record.getattr(intern!(py, "key"))?.extract::<Option<&[u8]>>()?.map(Lane::of),
+        nbytes: value.map_or(0, |it| it.as_bytes().len()),
+        timestamp: record.getattr(intern!(py, "timestamp"))?.extract()?,
+    })
+}
+
+/// Records that come one after the other in one partition: its topic, its number, since when, and they.
+type Stretch<'py> = (Bound<'py, PyString>, i32, i64, Vec<Bound<'py, PyAny>>);
+
+/// Divide records, in their order, into those that come one after the other in one partition.
+///
+/// Args:
+///     records: Each with `topic`, `partition`, `timestamp` and `timestamp_type`.
+///
+/// Returns:
+///     Of each stretch the topic, the partition, the earliest time that the broker stamped, and the
+///     records. The time is 0 where a producer stamped one: its clock may be anywhere.
+///
+/// Raises:
+///     TypeError: A part is of another type.
+#[pyfunction]
+pub(super) fn by_partition<'py>(records: &Bound<'py, PyAny>) -> PyResult<Vec<Stretch<'py>>> {
+    let mut stretches: Vec<Stretch<'_>> = Vec::new();
+    for record in records.try_iter()? {
+        let record = record?;
+        let (topic, partition, time) = place_and_time_of(&record)?;
+        match stretches.last_mut() {
+            Some((before, number, earliest, stretch))
+                if *number == partition && before.as_any().eq(&topic)? =>
+            {
+                *earliest = time.min(*earliest);
+                stretch.push(record);
+            }
+            _ => stretches.push((topic, partition, time, vec![record])),
+        }
+    }
+    Ok(stretches)
+}
+
+fn place_and_time_of<'py>(
+    record: &Bound<'py, PyAny>,
+) -> PyResult<(Bound<'py, PyString>, i32, i64)> {
+    let py = record.py();
+    let (topic, partition, timestamp, kind) = if let Ok(record) = record.cast::<Record>() {
+        let Record { topic, partition, timestamp, timestamp_type, .. } = record.get();
+        (topic.bind(py).clone(), *partition, *timestamp, *timestamp_type)
+    } else {
+        (
+            record.getattr(intern!(py, "topic"))?.cast_into()?,
+            record.getattr(intern!(py, "partition"))?.extract()?,
+            record.getattr(intern!(py, "timestamp"))?.extract()?,
+            record.getattr(intern!(py, "timestamp_type"))?.extract()?,
+        )
+    };
+    Ok((topic, partition, if kind == APPEND_TIME { timestamp } else { 0 }))
 }
 
 /// The parts of a record that say what it is, wherever it is.
 pub(super) struct Parts<'a> {
     pub(super) key: Option<&'a [u8]>,
     value: Option<&'a [u8]>,
-    pub(super) headers: &'a [Header<'a>],
+    pub(super) headers: &'a [RawHeader<'a>],
 }
 
-/// Takes a record apart: one of ours, or anything with `key`, `value` and `headers`.
+/// Takes a record that is none of ours apart: anything with `key`, `value` and `headers`.
 pub(super) fn parts_of_record<T>(
     record: &Bound<'_, PyAny>,
     of: impl FnOnce(&Parts<'_>) -> PyResult<T>,
 ) -> PyResult<T> {
     let py = record.py();
-    if let Ok(record) = record.cast::<Record>() {
-        let Record { key, value, headers, .. } = record.get();
-        let headers = headers.iter().collect::<Vec<_>>();
-        let (key, value) =
-            (key.as_ref().map(|it| it.as_bytes(py)), value.as_ref().map(|it| it.as_bytes(py)));
-        return of(&Parts { key, value, headers: &headers });
-    }
     let (key, value) = (record.getattr(intern!(py, "key"))?, record.getattr(intern!(py, "value"))?);
     let held = held(&record.getattr(intern!(py, "headers"))?)?;
-    of(&Parts { key: key.extract()?, value: value.extract()?, headers: &parts_of(&held)? })
+    let headers = parts_of(&held)?.into_iter().map(|(name, value)| (name.as_bytes(), value));
+    let headers = headers.collect::<Vec<_>>();
+    of(&Parts { key: key.extract()?, value: value.extract()?, headers: &headers })
 }
 
 /// Gives a record's key.
@@ -120,17 +203,15 @@ pub(super) fn digest_of(record: &Bound<'_, PyAny>) -> PyResult<Hash> {
     let py = record.py();
     let hash = match record.cast::<Record>() {
         Ok(record) => {
-            let Record { key, value, headers, .. } = record.get();
-            let (key, value) =
-                (key.as_ref().map(|it| it.as_bytes(py)), value.as_ref().map(|it| it.as_bytes(py)));
+            let Record { value, headers, .. } = record.get();
+            let (key, value) = (record.get().key(py), value.as_ref().map(|it| it.as_bytes(py)));
             let mut parts = Vec::with_capacity(headers.count());
             parts.extend(headers.raw());
             digests::record_digest(key, value, &parts)
         }
-        Err(_) => parts_of_record(record, |it| {
-            let headers = it.headers.iter().map(|(name, value)| (name.as_bytes(), *value));
-            Ok(digests::record_digest(it.key, it.value, &headers.collect::<Vec<_>>()))
-        })?,
+        Err(_) => {
+            parts_of_record(record, |it| Ok(digests::record_digest(it.key, it.value, it.headers)))?
+        }
     };
     hash.ok_or_else(too_large)
 }
