@@ -3,14 +3,18 @@
 
 use std::hash::Hasher;
 
-/// One multiplication and one rotation per integer (Fibonacci hashing). The rotation brings the
-/// well-mixed upper bits down to where the table takes its bucket from.
+/// What is a hash already is left as it is. Small integers are too, so that those which follow each other
+/// lie beside each other: they come and go together, and most of what a table costs is memory that is not
+/// in the cache. Only the upper bits, which tell the entries of a bucket apart, are mixed (Fibonacci hashing).
 #[derive(Debug, Default)]
 pub(crate) struct TokenHasher(u64);
 
+/// The bits that do not choose a bucket.
+const UPPER: u64 = 0xFF << 56;
+
 impl Hasher for TokenHasher {
     fn finish(&self) -> u64 {
-        self.0.rotate_left(26)
+        self.0
     }
 
     fn write(&mut self, bytes: &[u8]) {
@@ -25,6 +29,6 @@ impl Hasher for TokenHasher {
     }
 
     fn write_u64(&mut self, value: u64) {
-        self.0 = (self.0 ^ value).wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        self.0 = value ^ (value.wrapping_mul(0x9E37_79B9_7F4A_7C15) & UPPER);
     }
 }
