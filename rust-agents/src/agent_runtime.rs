@@ -245,7 +245,7 @@ impl AgentRuntime {
         };
         self.unacknowledged -= 1;
         self.finish(token, &record);
-        self.release(record.lane);
+        self.release(record.lane, token);
         if self.assignment.touch(record.partition).is_some_and(|it| it.gate.finish(token)) {
             self.open_gate(record.partition);
         }

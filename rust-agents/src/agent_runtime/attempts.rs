@@ -77,7 +77,7 @@ impl AgentRuntime {
                 self.unacknowledged += 1;
                 self.admission.free_slot();
                 self.end_asks(token, turn);
-                self.release(lane);
+                self.release(lane, token);
                 if mutant!(CommitEarly)
                     && let (Some(partition), Some(offset)) =
                         (self.assignment.touch(partition), offset)
@@ -142,7 +142,7 @@ impl AgentRuntime {
             self.retries.wait(due, token);
             turn.retries.push((token, record.failed, delay));
         }
-        self.release(passed);
+        self.release(passed, token);
     }
 
     /// A fenced run has ended: its slot and its lane are free.
@@ -153,7 +153,7 @@ impl AgentRuntime {
                 self.admission.free_slot();
             }
             turn.settled.push((token, Reason::Fenced));
-            self.release(record.lane);
+            self.release(record.lane, token);
         }
     }
 

@@ -3,8 +3,8 @@
 //! They never know whether a token is still alive: fenced ones are left in line, and the composer
 //! skips them when their turn comes.
 
-use std::collections::hash_map::{DefaultHasher, Entry};
-use std::collections::{HashMap, HashSet, VecDeque};
+use std::collections::HashMap;
+use std::collections::hash_map::DefaultHasher;
 use std::hash::{BuildHasherDefault, Hasher};
 
 use super::token_hasher::TokenHasher;
@@ -26,33 +26,30 @@ impl Lane {
     }
 }
 
-/// The lanes that have a head, and who waits behind it. The head itself is not stored.
+/// The lanes that have a head, and who waits behind it.
 #[derive(Debug, Default)]
 pub(crate) struct Lanes {
-    occupied: HashSet<Lane, BuildHasherDefault<TokenHasher>>,
-    /// Of those where somebody does: next to no lane, where there are as many keys as runs.
-    behind: HashMap<Lane, VecDeque<u64>, BuildHasherDefault<TokenHasher>>,
+    /// The end of each.
+    last: HashMap<Lane, u64, BuildHasherDefault<TokenHasher>>,
+    /// Who waits, by whom before: next to nobody, where there are as many keys as runs.
+    next: HashMap<u64, u64, BuildHasherDefault<TokenHasher>>,
 }
 
 impl Lanes {
     /// Puts a token at the end of a lane; true when that is also its head.
     pub(crate) fn enter(&mut self, lane: Lane, token: u64) -> bool {
-        let free = self.occupied.insert(lane);
-        if !free {
-            self.behind.entry(lane).or_default().push_back(token);
+        let before = self.last.insert(lane, token);
+        if let Some(before) = before {
+            self.next.insert(before, token);
         }
-        free
+        before.is_none()
     }
 
     /// Takes the head away, and answers who is next. `None` means the lane is free.
-    pub(crate) fn leave(&mut self, lane: Lane) -> Option<u64> {
-        let Entry::Occupied(mut waiting) = self.behind.entry(lane) else {
-            self.occupied.remove(&lane);
-            return None;
-        };
-        let next = waiting.get_mut().pop_front();
-        if waiting.get().is_empty() {
-            waiting.remove();
+    pub(crate) fn leave(&mut self, lane: Lane, head: u64) -> Option<u64> {
+        let next = self.next.remove(&head);
+        if next.is_none() {
+            self.last.remove(&lane);
         }
         next
     }

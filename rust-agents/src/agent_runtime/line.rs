@@ -7,13 +7,14 @@ use super::record::State;
 
 impl AgentRuntime {
     /// Lets the next living record of a lane be its head.
-    pub(super) fn release(&mut self, lane: Option<Lane>) {
+    pub(super) fn release(&mut self, lane: Option<Lane>, mut head: u64) {
         let Some(lane) = lane else { return };
-        while let Some(next) = self.lanes.leave(lane) {
+        while let Some(next) = self.lanes.leave(lane, head) {
             if self.records.contains_key(&next) {
                 self.make_ready(next);
                 return;
             }
+            head = next;
         }
     }
 

@@ -31,7 +31,7 @@ impl AgentRuntime {
                     turn.cancel.push(token);
                 }
                 self.refuse_asks(token, turn);
-                self.release(lane);
+                self.release(lane, token);
                 return;
             }
             State::Fenced => return,
@@ -67,6 +67,6 @@ impl AgentRuntime {
         if !mutant!(FencedInSilence) {
             turn.settled.push((token, Reason::Fenced));
         }
-        self.release(lane);
+        self.release(lane, token);
     }
 }
