@@ -39,8 +39,8 @@ use crate::{digests, moments, traces};
 #[pyclass(module = "streams.envelope")]
 pub(super) struct Envelope {
     texts: Texts,
-    /// The deadline, in milliseconds since 1970.
-    until: Option<i64>,
+    /// The deadline, in milliseconds since 1970, if there is one: its text says whether.
+    until: i64,
     #[pyo3(get, set)]
     hops: Option<u16>,
     #[pyo3(get, set)]
@@ -73,6 +73,7 @@ impl Envelope {
     ) -> PyResult<Self> {
         let deadline = deadline.map(|it| moment_of(&it)).transpose()?;
         let (deadline, until) = deadline.as_ref().map(|(text, at)| (text.as_str(), *at)).unzip();
+        let until = until.unwrap_or_default();
         let [id, source, kind, workflow_id] = [id, source, r#type, workflow_id].map(Some);
         let texts = [
             id,
@@ -199,14 +200,14 @@ impl Envelope {
         let (text, until) = deadline.as_ref().map(|(text, at)| (text.as_str(), *at)).unzip();
         let mut envelope = envelope.try_borrow_mut()?;
         envelope.set(Name::Deadline, text)?;
-        envelope.until = until;
+        envelope.until = until.unwrap_or_default();
         Ok(())
     }
 
     /// `ce_deadline` in milliseconds since 1970, rounded down, or None.
     #[getter]
     fn deadline_ms(&self) -> Option<i64> {
-        self.until
+        self.until()
     }
 
     /// Give what makes two records the same event: source and id. None: it is only its place.
@@ -264,7 +265,7 @@ impl Envelope {
         let ours = from.cast::<Record>().ok();
         let kept = ours.and_then(|record| Texts::in_headers(record, texts));
         let texts = kept.or_else(|| Texts::here(texts)).ok_or_else(texts_too_large)?;
-        let until = it.deadline.map(|(_, milliseconds)| milliseconds);
+        let until = it.deadline.map(|(_, milliseconds)| milliseconds).unwrap_or_default();
         Ok(Self { texts, until, hops: it.hops, budget: None })
     }
 
@@ -277,7 +278,7 @@ impl Envelope {
 
     /// Gives the deadline, in milliseconds since 1970.
     pub(super) fn until(&self) -> Option<i64> {
-        self.until
+        self.texts.bytes(Name::Deadline).map(|_| self.until)
     }
 
     /// Gives a text that is always there.
