@@ -81,6 +81,7 @@ class AgentWorker:
         alone: Held while something runs that may take the process down; one for all agents of the process,
             else the next process could not tell which of several it died of.
         wall_clock: The present time, with zone.
+        seed: Of the retries' jitter; none: another one for each worker.
     """
 
     def __init__(  # noqa: PLR0913 (its surroundings, keyword-only)
@@ -97,6 +98,7 @@ class AgentWorker:
         instance: str = "",
         alone: asyncio.Lock | None = None,
         wall_clock: Callable[[], datetime] = lambda: datetime.now(UTC),
+        seed: int | None = None,
     ) -> None:
         self.agent = agent
         self._topics = topics
@@ -124,7 +126,7 @@ class AgentWorker:
             retry=RetryPolicy(agent.config.retries, agent.config.backoff, agent.config.max_backoff),
             dedupe_records=WINDOW,
             max_done_bytes=hint.MAX_DONE_BYTES,
-            seed=int.from_bytes(os.urandom(8), "big"),
+            seed=int.from_bytes(os.urandom(8), "big") if seed is None else seed,
             name=f"run of {agent.name}",
         )
         self.router = Router(
