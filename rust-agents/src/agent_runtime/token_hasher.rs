@@ -3,13 +3,17 @@
 
 use std::hash::Hasher;
 
-/// What is a hash already is left as it is. Small integers are too, so that those which follow each other
-/// lie beside each other: they come and go together, and most of what a table costs is memory that is not
-/// in the cache. Only the upper bits, which tell the entries of a bucket apart, are mixed (Fibonacci hashing).
+/// Integers that follow each other come and go together, and most of what a table costs is memory that is not
+/// in the cache: so sixteen of them lie beside each other. Not more, since those that stay for long would fill
+/// one stretch of the table, past which all others would have to be looked for. All else is mixed (Fibonacci
+/// hashing); what is a hash already takes no harm from it.
 #[derive(Debug, Default)]
 pub(crate) struct TokenHasher(u64);
 
-/// The bits that do not choose a bucket.
+const MIX: u64 = 0x9E37_79B9_7F4A_7C15;
+/// The bits that choose among neighbors.
+const NEAR: u64 = 0xF;
+/// The bits that choose no bucket, but tell the entries of one apart.
 const UPPER: u64 = 0xFF << 56;
 
 impl Hasher for TokenHasher {
@@ -29,6 +33,8 @@ impl Hasher for TokenHasher {
     }
 
     fn write_u64(&mut self, value: u64) {
-        self.0 = value ^ (value.wrapping_mul(0x9E37_79B9_7F4A_7C15) & UPPER);
+        // The best mixed bits come out at the top, and the lowest choose the bucket.
+        let far = (value >> 4).wrapping_mul(MIX).rotate_left(26);
+        self.0 = ((far & !NEAR) | (value & NEAR)) ^ (value.wrapping_mul(MIX) & UPPER);
     }
 }
