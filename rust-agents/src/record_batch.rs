@@ -184,8 +184,11 @@ pub(crate) struct Batch<'a> {
     first_offset: i64,
     first_timestamp: i64,
     append_time: Option<i64>,
+    last: i64,
     left: i32,
     rest: &'a [u8],
+    before: i64,
+    is_in_order: bool,
 }
 
 /// A record that was read.
@@ -206,14 +209,36 @@ impl<'a> Batch<'a> {
         let [_length @ .., format] = take::<9>(&mut rest)?;
         let _checksum = take::<4>(&mut rest)?;
         let attributes = i16::from_be_bytes(take(&mut rest)?);
-        let _last = take::<4>(&mut rest)?;
+        let last = i32::from_be_bytes(take(&mut rest)?).into();
         let first_timestamp = i64::from_be_bytes(take(&mut rest)?);
         let latest_timestamp = i64::from_be_bytes(take(&mut rest)?);
         let _producer = take::<14>(&mut rest)?;
         let left = i32::from_be_bytes(take(&mut rest)?);
         let append_time = (attributes & APPEND_TIME != 0).then_some(latest_timestamp);
         let usual = format.cast_signed() == FORMAT && attributes & COMPRESSION == 0;
-        usual.then_some(Self { first_offset, first_timestamp, append_time, left, rest })
+        usual.then_some(Self {
+            first_offset,
+            first_timestamp,
+            append_time,
+            last,
+            left,
+            rest,
+            before: -1,
+            is_in_order: true,
+        })
+    }
+
+    /// Gives the offset that the batch begins with.
+    pub(crate) fn first_offset(&self) -> i64 {
+        self.first_offset
+    }
+
+    /// Tells whether each record that was read has an offset of the batch, behind the one before.
+    ///
+    /// A producer says where in its batch a record is, and Kafka takes its word; what it calls the batch's
+    /// last offset, Kafka compares with the number of records.
+    pub(crate) fn is_in_order(&self) -> bool {
+        self.is_in_order
     }
 
     /// Reads the next record. None: there is no other, and nothing else.
@@ -230,6 +255,8 @@ impl<'a> Batch<'a> {
         if !record.is_empty() {
             return Err(Ended);
         }
+        self.is_in_order &= self.before < after && after <= self.last;
+        self.before = after;
         Ok(Some(Read {
             offset: self.first_offset.wrapping_add(after),
             timestamp: self.append_time.unwrap_or(self.first_timestamp.wrapping_add(later)),

@@ -151,6 +151,7 @@ class Unread:
         self._batches = _Batches(place, batches, aborted, position, None, None, True, READ_COMMITTED)  # noqa: FBT003 (the client's order)
         self._left: list[Record] = []  # of the batch that is handed out now
         self._error: KafkaError | None = None
+        self._begin = position
         self.is_over = False
 
     @property
@@ -158,6 +159,11 @@ class Unread:
         """The offset to go on at once what was handed out is done with."""
         offset: int = self._left[0].offset if self._left else self._batches.next_fetch_offset
         return offset
+
+    @property
+    def was_nothing(self) -> bool:
+        """Whether it is over and did not bring reading on, so that Kafka would send the same again."""
+        return self.is_over and self.position == self._begin
 
     def take(self, most: int) -> list[Record]:
         """Hand out records, and take note when that were all.
@@ -180,8 +186,9 @@ class Unread:
         position = self._batches.next_fetch_offset
         try:
             whole: Whole | None = next(self._batches, None)
-        except KafkaError as error:
-            self._error = error  # the client's way ends here, as if that were all
+        except Exception as error:  # noqa: BLE001 (what else a batch may raise, each library says for itself)
+            # The client's way ends here, as if that were all.
+            self._error = error if isinstance(error, KafkaError) else CorruptRecordException(repr(error))
             return
         if whole is None:
             self.is_over = True

@@ -203,6 +203,26 @@ def test_a_record_gives_back_what_it_was_made_of() -> None:
     assert same == (0, 5, 0, b"k", None, headers)
 
 
+@pytest.mark.parametrize("said", [[0, 2**31 - 1, 2], [0, -5, 2], [0, 0, 0], [2, 1, 0], [1, 2, 3]])
+def test_a_producer_cannot_say_that_its_records_are_elsewhere(said: list[int]) -> None:
+    """Kafka gives them offsets one after the other, and does not look at what is said of each."""
+    builder = DefaultRecordBatchBuilder(
+        magic=2,
+        compression_type=NONE,
+        is_transactional=False,
+        producer_id=-1,
+        producer_epoch=-1,
+        base_sequence=-1,
+        batch_size=10**7,
+    )
+    for offset in said:
+        builder.append(offset, 0, b"k", b"v", [])
+    batch = bytearray(builder.build())
+    batch[:8], batch[23:27] = (40).to_bytes(8, "big"), (len(said) - 1).to_bytes(4, "big")
+    batch[17:21] = calc_crc32c(bytes(batch[21:])).to_bytes(4, "big")
+    assert [offset for offset, *_ in read(bytes(batch))[0]] == [40, 41, 42]
+
+
 # What is handed out of it
 
 ABORT, COMMIT = b"\0\0\0\0", b"\0\0\0\1"

@@ -253,6 +253,12 @@ pub(super) fn read_records(
             headers: parts.headers,
         });
     }
+    if !batch.is_in_order() {
+        // Believed, they would pass for records that are not there, and those that are for done.
+        for (record, offset) in records.iter_mut().zip(batch.first_offset()..) {
+            record.offset = offset;
+        }
+    }
     Ok(records)
 }
 
