@@ -142,9 +142,8 @@ def root_of(told: RootValue, answered: str) -> Root:
     agent, identity, given, omitted, repository = told
     if isinstance(given, bytes):
         given = from_json(given)
-    return Root(
-        agent=agent, id=identity or answered, input=given, input_omitted=omitted, repository=repository
-    )
+    named = answered if identity is None else identity
+    return Root(agent=agent, id=named, input=given, input_omitted=omitted, repository=repository)
 
 
 class ResultWriter:
@@ -205,7 +204,8 @@ class ResultWriter:
                 run,
                 status._value_,
                 # An agent that hands its input on gives the very object it was given.
-                _output(output, written if output is root_input else None),
+                # But small bytes are one object everywhere, and no output.
+                _output(output, None if output is not root_input or isinstance(output, bytes) else written),
                 verdict,
                 None if error is None else orjson.dumps(error, _plain),
                 orjson.dumps([*artifacts.values()], _plain) if artifacts else NO_ARTIFACTS,

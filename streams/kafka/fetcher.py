@@ -79,6 +79,7 @@ class _Request:
         self.connection: Any = ConnectionGroup.DEFAULT if lively else "quiet"
         self.other = self
         self.asked: dict[_Partition, int] = {}  # what waits at the broker, and from which position on
+        self.problem: str | None = None  # why there was no answer the last time
         self.changed = asyncio.Event()
         self.turn = 0
 
@@ -156,12 +157,15 @@ class Fetcher:
         return None if it is None else it.end
 
     def problems(self) -> dict[str, str]:
-        """Say which partitions cannot be read, as topic/partition, and why."""
-        return {
-            f"{it.place.topic}/{it.place.partition}": it.problem
+        """Say which partitions cannot be read, as topic/partition, and why; or that none can."""
+        if self._failure is not None:
+            return {"all partitions": f"reading ended: {self._failure!r}"}
+        asking = {r.node: r.problem for r in self._requests.values() if r.problem is not None}
+        found = {
+            it.place: it.problem or asking.get(it.node) or ("no broker leads it" if it.node == -1 else None)
             for it in self._partitions.values()
-            if it.problem is not None
         }
+        return {f"{place.topic}/{place.partition}": why for place, why in found.items() if why is not None}
 
     async def records(self, most: int, seconds: float) -> tuple[Record, ...]:
         """Hand out the next records.
@@ -209,6 +213,9 @@ class Fetcher:
             except KafkaError as error:
                 self._rest(it, f"cannot be read at {it.position}: {error}", ERROR_PAUSE)
                 continue
+            if it.unread.was_nothing:
+                self._rest(it, f"Kafka sends no whole batch at {it.position}", ERROR_PAUSE)
+                continue
             self._mend(it)
             it.position = it.unread.position
             del self._fetched[place]
@@ -243,7 +250,6 @@ class Fetcher:
             request.changed.set()
 
     async def _ask(self, request: _Request) -> None:
-        fails = False
         while True:
             wanted = self._wanted(request)
             if not wanted:
@@ -252,22 +258,31 @@ class Fetcher:
                 continue
             request.asked = {it: it.position for it in wanted}
             try:
-                answer = await self.client.send(
-                    request.node, _fetch_request(request), group=request.connection
-                )
-            except KafkaError as error:
-                if not fails:
-                    log.warning("Kafka gives no records, trying again", broker=request.node, error=str(error))
-                fails, request.asked = True, {}
+                answer = await self._answer(request)
+            except Exception as error:  # out of a connection may come what gets it a token, too
+                if request.problem is None:
+                    ours = None if isinstance(error, KafkaError) else error
+                    log.warning(
+                        "Kafka gives no records, trying again",
+                        broker=request.node,
+                        error=str(error) or repr(error),
+                        exc_info=ours,
+                    )
+                request.problem, request.asked = str(error) or repr(error), {}
                 self._learn_leaders()
                 await asyncio.sleep(RETRY_PAUSE)
                 continue
-            fails = False
-            asked, request.asked = request.asked, {}
+            asked, request.asked, request.problem = request.asked, {}, None
             brought = self._keep(asked, answer)
             if brought:
                 self._hand_out()
                 await self._let_be_handed_out(request, brought)
+
+    async def _answer(self, request: _Request) -> Any:
+        answer = await self.client.send(request.node, _fetch_request(request), group=request.connection)
+        if code := getattr(answer, "error_code", 0):  # since version 7
+            raise for_code(code)
+        return answer
 
     def _wanted(self, request: _Request) -> list[_Partition]:
         now = self._clock()
@@ -346,6 +361,7 @@ class Fetcher:
             )
         it.problem, it.rests = why, True
         self._drop(it)
+        self._ask_anew()  # nobody waits for it to be handed out
         self._loop.call_later(seconds, self._try_again, it)
 
     def _mend(self, it: _Partition) -> None:
@@ -379,10 +395,12 @@ class Fetcher:
             self._begin(self._learn())
 
     async def _learn(self) -> None:
+        pause = RETRY_PAUSE
         try:
             await self.client.force_metadata_update()
             while not self._knows_leaders():
-                await asyncio.sleep(RETRY_PAUSE)
+                await asyncio.sleep(pause)
+                pause = min(2 * pause, ERROR_PAUSE)
                 await self.client.force_metadata_update()
         finally:
             self._learns = False

@@ -8,6 +8,7 @@ import urllib.error
 import urllib.parse
 import urllib.request
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
@@ -126,7 +127,7 @@ class ClientCredentials(AbstractTokenProvider):  # type: ignore[misc]  # as abov
                 f" {error.code}; check CALLBOARD_OAUTH_CLIENT_ID, CALLBOARD_OAUTH_CLIENT_SECRET and"
                 " CALLBOARD_OAUTH_SCOPE"
             ) from None
-        except OSError as error:
+        except (OSError, HTTPException) as error:
             reason = getattr(error, "reason", error)
             raise TokenError(f"CALLBOARD_OAUTH_TOKEN_URL {self.url} cannot be reached: {reason}") from None
         try:

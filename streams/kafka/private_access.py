@@ -1,4 +1,7 @@
-"""Every private attribute of aiokafka that Callboard needs; a contract test holds each one."""
+"""Every private attribute of aiokafka that Callboard needs; a contract test holds each one.
+
+But for one method that `fetched.py` has in place of the client's: its tests compare the two.
+"""
 
 import asyncio
 import time

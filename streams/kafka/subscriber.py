@@ -333,14 +333,11 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         }
         for tp, start in readable.items():
             self.consumer.seek(tp, start)  # else it would look for a position itself
-        client = client_of(self.consumer)
-        if self._fetcher is None or self._fetcher.client is not client:
-            watch_heartbeats(self.consumer, self._prove)
-            self._fetcher = Fetcher(client)
+        fetcher = self._fetcher_of(self.consumer)
         self._prove(joined)
         self._epoch += 1
         self._generation, self._owned, self._committed = generation, set(assigned), dict(starts)
-        self._fetcher.assign(readable)
+        fetcher.assign(readable)
         self._pending.clear()
         log.info(
             "partitions assigned",
@@ -431,9 +428,18 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
             await consumer.getmany(timeout_ms=0 if self._fetcher else POLL_SECONDS * 1000)
         return await self._fetcher.records(BATCH, POLL_SECONDS) if self._fetcher else ()
 
+    def _fetcher_of(self, consumer: AIOKafkaConsumer) -> Fetcher:
+        client = client_of(consumer)
+        if self._fetcher is None or self._fetcher.client is not client:
+            watch_heartbeats(consumer, self._prove)
+            self._fetcher = Fetcher(client)
+        return self._fetcher
+
     async def _stop(self) -> None:
-        if self._fetcher is not None:
-            await self._fetcher.close()  # before the connections end, by which it would ask in vain
+        if self._subscriber.consumer is not None:
+            # Before the connections end, which it would open again. Made for that if it is not there yet: a
+            # consumer that stops lets a rebalance end first, whose assignment finds it closed.
+            await self._fetcher_of(self._subscriber.consumer).close()
         await self._stop_client()
 
     async def _take(self, msg: tuple[Record, ...]) -> None:

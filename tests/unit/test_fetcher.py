@@ -47,7 +47,7 @@ class Kafka:
         self.known = dict(self.leaders)  # by the client
         self.errors: dict[TopicPartition, int] = {}
         self.waiting: list[Waiting] = []
-        self.refused: list[KafkaError] = []
+        self.refused: list[Exception] = []
         self.cluster = SimpleNamespace(leader_for_partition=self.known.get)
 
     async def force_metadata_update(self) -> None:
@@ -321,6 +321,7 @@ async def test_a_partition_nobody_leads_is_read_as_soon_as_somebody_does(
     kafka.publish(TASKS[1])
     await settle()
     assert of(await fetcher.records(9, 0)) == [(*TASKS[1], 0)]
+    assert fetcher.problems() == {"tasks.a/0": "no broker leads it"}
     kafka.publish(TASKS[0])
     kafka.leaders[TASKS[0]] = 3
     await passed(lambda: fetcher.end(TASKS[0]) == 1)
@@ -372,6 +373,20 @@ async def test_a_broken_batch_is_never_passed_over_and_what_is_before_it_is_not_
     assert fetcher.problems() == {}
 
 
+async def test_what_is_no_whole_batch_is_not_asked_for_again_and_again(
+    kafka: Kafka, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fetcher_module, "ERROR_PAUSE", 3600)
+    kafka.publish(TASKS[0])
+    kafka.logs[TASKS[0]][0] = kafka.logs[TASKS[0]][0][:40]
+    fetcher.assign({TASKS[0]: 0})
+    await settle()
+    assert await fetcher.records(9, 0) == ()
+    await settle()
+    assert fetcher.problems() == {"tasks.a/0": "Kafka sends no whole batch at 0"}
+    assert kafka.waiting == []
+
+
 async def test_what_has_no_records_is_passed_over(kafka: Kafka, fetcher: Fetcher) -> None:
     kafka.publish(TASKS[0], key=COMMIT_MARKER)
     marker = bytearray(kafka.logs[TASKS[0]][0])
@@ -390,18 +405,31 @@ def _checksum(batch: bytearray) -> bytes:
     return checksum.to_bytes(4, "big")
 
 
-async def test_a_broker_that_does_not_answer_is_asked_again(kafka: Kafka, fetcher: Fetcher) -> None:
-    kafka.refused = [KafkaConnectionError("gone"), KafkaConnectionError("gone")]
+@pytest.mark.parametrize("error", [KafkaConnectionError("gone"), ZeroDivisionError("gone")])
+async def test_a_broker_that_does_not_answer_is_asked_again(
+    kafka: Kafka, fetcher: Fetcher, error: Exception
+) -> None:
+    kafka.refused = [error] * 5
     kafka.publish(TASKS[0])
     fetcher.assign({TASKS[0]: 0})
+    await passed(lambda: bool(fetcher.problems()))
+    assert "gone" in fetcher.problems()["tasks.a/0"]
     await passed(lambda: fetcher.end(TASKS[0]) == 1)
     assert of(await fetcher.records(9, 0)) == [(*TASKS[0], 0)]
+    assert fetcher.problems() == {}
 
 
-async def test_a_fault_of_ours_is_told_and_not_waited_for(kafka: Kafka, fetcher: Fetcher) -> None:
-    kafka.refused = [ZeroDivisionError("ours")]  # type: ignore[list-item]
+async def test_a_fault_of_ours_is_told_and_not_waited_for(
+    kafka: Kafka, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def keep(*_: Any) -> None:
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr(fetcher, "_keep", keep)
+    kafka.publish(TASKS[0])
     fetcher.assign({TASKS[0]: 0})
     assert await fetcher.records(9, 3600) == ()
+    assert list(fetcher.problems()) == ["all partitions"]
     with pytest.raises(KafkaError, match="reading ended"):
         await fetcher.records(9, 3600)
 

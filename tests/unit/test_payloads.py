@@ -337,6 +337,12 @@ def test_a_result_that_is_broken_is_for_both(
     assert handed_on(bytes(value), read_result) == handed_on(bytes(value), result_by_pydantic)
 
 
+def test_bytes_are_no_output_even_if_they_are_what_the_root_was_given() -> None:
+    root = "a", "i", b"7", False, None
+    with pytest.raises(ValueError, match="bytes"):
+        write(output=root[2], root=root)
+
+
 def test_the_input_of_the_root_is_passed_on_as_it_was_read() -> None:
     usual = USUAL | {"started_at": 1, "root": ("a", "i", {"n": [1, "\u00e9"]}, False, None)}
     first = written_by("a", "1", usual)

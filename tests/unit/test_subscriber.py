@@ -2,7 +2,7 @@
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from aiokafka import ConsumerRecord, TopicPartition
@@ -238,7 +238,8 @@ async def test_what_ends_while_the_group_joins_is_committed_after_it(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """A run ends after the positions were read: a commit then would make its partition look a stranger's."""
-    place, done, adopted = TopicPartition(*PLACE), [11], []
+    place, done = TopicPartition(*PLACE), [11]
+    adopted: list[tuple[int, bool]] = []
     kafka = {place: 10}
     generations = iter([1, 1, 2, 2])
 
@@ -329,12 +330,24 @@ async def test_nothing_is_fetched_any_more_when_the_client_stops(monkeypatch: py
     async def stop(_: Any) -> None:
         did.append("client stops")
 
+    def fetcher(client: str) -> Any:
+        return SimpleNamespace(client=client, close=close)
+
     monkeypatch.setattr(LogicSubscriber, "stop", stop)
+    monkeypatch.setattr(subscriber_module, "client_of", str)
+    monkeypatch.setattr(subscriber_module, "watch_heartbeats", lambda *_: None)
+    monkeypatch.setattr(subscriber_module, "Fetcher", fetcher)
     subscriber = a_subscriber(SimpleNamespace())
-    fetcher: Any = SimpleNamespace(close=close)
-    subscriber._fetcher = fetcher
+    await subscriber._subscriber.stop()
+    assert did == ["client stops"]  # it was not even there
+    did.clear()
+    subscriber._subscriber.consumer = cast("Any", "first")
     await subscriber._subscriber.stop()
     assert did == ["fetches nothing", "client stops"]
+    # An assignment that ends only now finds what is closed, and not nothing; another consumer has its own.
+    closed = subscriber._fetcher
+    assert subscriber._fetcher_of(cast("Any", "first")) is closed
+    assert subscriber._fetcher_of(cast("Any", "second")) is not closed
 
 
 def test_partitions_of_one_number_are_adopted_together_or_not_at_all() -> None:
