@@ -274,6 +274,7 @@ class Fetcher:
                 continue
             asked, request.asked, request.problem = request.asked, {}, None
             brought = self._keep(asked, answer)
+            del answer  # it may have megabytes, and the next one may not come for long
             if brought:
                 self._hand_out()
                 await self._let_be_handed_out(request, brought)

@@ -162,6 +162,7 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
         self._proven = 0.0
         self._proof = asyncio.Event()
         self._fetcher: Fetcher | None = None  # until the first assignment
+        self._fetches = asyncio.Event()
         self._listens = 0.0  # when the client is asked next what is wrong
         self.out_of_range: dict[str, str] = {}
         self._subscriber = broker.subscriber(
@@ -421,18 +422,24 @@ class AgentSubscriber(ConsumerRebalanceListener):  # type: ignore[misc]  # aioka
 
     async def _next_batch(self, consumer: AIOKafkaConsumer) -> tuple[Record, ...]:
         # What is wrong with the membership the client says here alone, and does nothing about it until it is
-        # heard. It also waits here for the first assignment.
+        # heard. It also waits here while it has no assignment.
         now = time.monotonic()
-        if self._fetcher is None or now >= self._listens:
+        if now >= self._listens:
             self._listens = now + POLL_SECONDS
-            await consumer.getmany(timeout_ms=0 if self._fetcher else POLL_SECONDS * 1000)
-        return await self._fetcher.records(BATCH, POLL_SECONDS) if self._fetcher else ()
+            await consumer.getmany()
+        if self._fetcher is None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(POLL_SECONDS):
+                    await self._fetches.wait()
+            return ()
+        return await self._fetcher.records(BATCH, POLL_SECONDS)
 
     def _fetcher_of(self, consumer: AIOKafkaConsumer) -> Fetcher:
         client = client_of(consumer)
         if self._fetcher is None or self._fetcher.client is not client:
             watch_heartbeats(consumer, self._prove)
             self._fetcher = Fetcher(client)
+            self._fetches.set()
         return self._fetcher
 
     async def _stop(self) -> None:

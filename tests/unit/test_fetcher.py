@@ -1,6 +1,7 @@
 """What is asked for and handed out: each record once and in order, and no partition by nobody."""
 
 import asyncio
+import weakref
 from collections.abc import AsyncIterator, Callable
 from types import SimpleNamespace
 from typing import Any
@@ -20,6 +21,15 @@ TASKS, RESULTS = [[TopicPartition(topic, n) for n in range(2)] for topic in ("ta
 PLACES = TASKS + RESULTS
 COMMIT_MARKER = b"\0\0\0\1"
 OUT_OF_RANGE, NOT_LEADER, UNKNOWN_TOPIC = 1, 6, 3
+
+
+class Answer:
+    """What a broker answers."""
+
+    API_VERSION = 11
+
+    def __init__(self, topics: list[Any]) -> None:
+        self.topics, self.error_code = topics, 0
 
 
 class Waiting:
@@ -103,7 +113,7 @@ class Kafka:
             code = self._code(place, it.node)
             data = b"" if code else self._from(place, position)
             topics.setdefault(topic, []).append((n, code, self.ends[place], 0, 0, [], -1, data))
-        return SimpleNamespace(API_VERSION=11, topics=list(topics.items()))
+        return Answer(list(topics.items()))
 
     def _from(self, place: TopicPartition, position: int) -> bytes:
         if position >= self.ends[place]:
@@ -219,6 +229,27 @@ async def test_who_is_paused_keeps_what_it_has_and_others_go_on(kafka: Kafka, fe
     kafka.logs[TASKS[0]].clear()  # so that it is not read anew
     fetcher.resume([TASKS[0]])
     assert of(await fetcher.records(10, 0)) == [(*TASKS[0], 0)]
+
+
+async def test_an_answer_is_kept_by_nobody(
+    kafka: Kafka, fetcher: Fetcher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answers: list[weakref.ref[Any]] = []
+    answer_to = kafka._answer
+
+    def watched(request: Waiting) -> Any:
+        answer = answer_to(request)
+        answers.append(weakref.ref(answer))
+        return answer
+
+    monkeypatch.setattr(kafka, "_answer", watched)
+    kafka.publish(TASKS[0])
+    fetcher.assign({TASKS[0]: 0})
+    await settle()
+    assert len(await fetcher.records(9, 0)) == 1
+    await settle()
+    assert [answer() for answer in answers] == [None] * len(answers)
+    assert answers
 
 
 async def test_partitions_take_turns(kafka: Kafka, fetcher: Fetcher) -> None:
